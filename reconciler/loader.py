@@ -124,9 +124,10 @@ def walk(root: Path) -> tuple[list[FileStamp], list[Problem]]:
 
 def read_file(file: FileStamp) -> tuple[list[Document], list[Problem]]:
     """The documents of one file that can be used, and what is wrong with the others."""
+    if file.size > yamlsafe.MAX_BYTES:  # before a byte of it is in memory
+        return [], [Problem(f"{file.path}:1", yamlsafe.TOO_BIG)]
     try:
-        with open(file.path, "rb") as stream:
-            data = stream.read(yamlsafe.MAX_BYTES + 1)
+        data = Path(file.path).read_bytes()
     except OSError as bad:
         return [], [Problem(f"{file.path}:1", f"the file cannot be read: {bad.strerror}")]
     pages, flaws = yamlsafe.parse(data)

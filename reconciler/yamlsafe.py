@@ -24,6 +24,7 @@ from yaml import (
 )
 
 MAX_BYTES = 5_000_000
+TOO_BIG = f"the file has more than {MAX_BYTES:,} bytes; split it"
 MAX_DEPTH = 100  # levels of nesting, aliases unfolded
 MAX_ALIASED = 1_000_000  # characters and nodes that the aliases of one file may stand for
 
@@ -69,7 +70,7 @@ def parse(data: bytes) -> tuple[list[Page], list[Flaw]]:
 
 def _unreadable(data: bytes) -> Flaw | None:
     if len(data) > MAX_BYTES:
-        return Flaw(1, f"the file has more than {MAX_BYTES:,} bytes; split it")
+        return Flaw(1, TOO_BIG)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as bad:
