@@ -5,7 +5,7 @@ A collection is the path the API itself uses (`files`, `fine_tuning/jobs`, `eval
 object is the JSON it answers with. Nothing here knows about kinds, and nothing else about HTTP.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +38,9 @@ class Platform(Protocol):
 
     def list(self, collection: str, **where: str) -> list[Object]:
         """Every object of a collection, all pages."""
+
+    def latest(self, collection: str, limit: int, **where: str) -> Sequence[Object]:
+        """The first page alone, in the platform's own order: enough for what moves, such as events."""
 
     def get(self, collection: str, id: str) -> Object | None:
         """One object, or None when the platform says there is none."""
