@@ -1,0 +1,69 @@
+"""
+Calls over one socket to the engine, told apart by number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Callable
+
+import msgspec
+
+from reconciler.selfhosted.engine import wire
+
+Numbered = Callable[[int], wire.Request]  # makes a request of its call number
+
+
+class Lost(Exception):
+    """The connection ended while a call was in flight."""
+
+
+class Connection:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.lost = False
+        self._writer = writer
+        self._numbers = itertools.count()
+        self._calls: dict[int, asyncio.Queue[wire.Reply | None]] = {}
+        self._listening = asyncio.create_task(self._listen(reader))
+
+    async def close(self) -> None:
+        """Hang up; calls in flight are lost."""
+        self._writer.close()
+        await self._listening
+
+    async def call(self, request: Numbered) -> AsyncGenerator[wire.Delta | wire.Done, None]:
+        """The replies to one request, `Done` last; raises its failure or `Lost`. Leaving early cancels it."""
+        number = next(self._numbers)
+        queue: asyncio.Queue[wire.Reply | None] = asyncio.Queue()
+        self._calls[number] = queue
+        ended = False
+        try:
+            if self.lost:
+                raise Lost
+            self._writer.write(wire.frame(request(number)))
+            while not ended:
+                reply = await queue.get()
+                ended = not isinstance(reply, wire.Delta)
+                if reply is None:
+                    raise Lost
+                if isinstance(reply, wire.Failed):
+                    raise reply.failure.error()
+                yield reply
+        finally:
+            del self._calls[number]
+            if not ended and not self.lost:
+                self._writer.write(wire.frame(wire.Cancel(number)))
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while (reply := await wire.read(reader, wire.replies)) is not None:
+                if queue := self._calls.get(reply.call):
+                    queue.put_nowait(reply)
+        except msgspec.DecodeError:
+            pass  # not an engine of ours; as good as gone
+        finally:
+            self.lost = True
+            self._writer.close()
+            for queue in self._calls.values():
+                queue.put_nowait(None)

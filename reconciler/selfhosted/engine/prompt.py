@@ -1,0 +1,126 @@
+"""
+Chat messages to prompt tokens, and generated text back to an assistant message.
+
+The tokenizer's own chat template decides the format. Tool calls are read in the form that Hermes, Qwen and
+the packaged base model write: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
+
+from reconciler.selfhosted.engine.values import Ask, EngineError
+
+OPENS, CLOSES = "<tool_call>", "</tool_call>"
+
+
+def tokens(tokenizer: Any, ask: Ask) -> list[int]:
+    """The prompt of `ask` under the tokenizer's chat template; `invalid_request` when that refuses it."""
+    try:
+        messages = [_plain(message) for message in ask.messages]
+        text = tokenizer.apply_chat_template(
+            messages, tools=list(ask.tools) if ask.tools else None, add_generation_prompt=True, tokenize=False
+        )
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+    ) as error:  # templates are programs
+        raise EngineError(
+            "invalid_request", f"the model's chat template refused the messages: {error}"
+        ) from error
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    if not ids:
+        raise EngineError(
+            "invalid_request", "the prompt is empty under the model's chat template; send a message"
+        )
+    return ids
+
+
+def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message with its content as text and its tool arguments as objects, as templates expect them."""
+    plain = dict(message)
+    plain["content"] = _text(message.get("content"))
+    if message.get("tool_calls"):
+        plain["tool_calls"] = [_call(call) for call in message["tool_calls"]]
+    else:
+        plain.pop("tool_calls", None)
+    return plain
+
+
+def _text(content: Any) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    texts = []
+    for part in content if isinstance(content, Sequence) else [content]:
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        text = part.get("text", part.get("refusal")) if isinstance(part, Mapping) else None
+        if not isinstance(text, str):
+            raise EngineError(
+                "invalid_request", f"this model reads text only, not a content part of type {kind}"
+            )
+        texts.append(text)
+    return "".join(texts)
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call.get("function") or {})
+    if isinstance(function.get("arguments"), str):
+        with contextlib.suppress(ValueError):  # a template may still print what is no JSON as it is
+            function["arguments"] = json.loads(function["arguments"])
+    return {**call, "function": function}
+
+
+class Said(NamedTuple):
+    text: str
+    tool_calls: list[dict[str, Any]] | None
+
+
+def said(text: str, prompt: Sequence[int]) -> Said:
+    """
+    `text` split into content and the tool calls that follow it. Pure.
+
+    What is not a well-formed call stays content. Call ids depend on prompt and text only, so they repeat
+    with them.
+    """
+    calls: list[dict[str, Any]] = []
+    first = at = text.find(OPENS)
+    while at >= 0:
+        call = _parsed(text[at + len(OPENS) :])
+        if call is None:
+            return Said(text, None)
+        seed = f"{list(prompt)}\n{text}\n{len(calls)}".encode()
+        calls.append(
+            {"id": f"call_{hashlib.sha256(seed).hexdigest()[:24]}", "type": "function", "function": call}
+        )
+        at = text.find(OPENS, at + len(OPENS))
+    return Said(text[:first].rstrip(), calls) if calls else Said(text, None)
+
+
+def _parsed(text: str) -> dict[str, str] | None:
+    try:
+        call, end = json.JSONDecoder().raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return None
+    rest = text.lstrip()[end:].lstrip()
+    if (
+        not isinstance(call, dict)
+        or not isinstance(call.get("name"), str)
+        or (rest and not rest.startswith(CLOSES))
+    ):
+        return None
+    arguments = call.get("arguments", {})
+    return {
+        "name": call["name"],
+        "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False),
+    }
