@@ -1,0 +1,71 @@
+"""
+`python -m reconciler.selfhosted serve | keys`: the platform as a process, and the keys to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m reconciler.selfhosted", description="The self-hosted platform."
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve a data folder")
+    _add_store(serve)
+    serve.add_argument("--uds", type=Path, metavar="PATH", help="listen on one more Unix socket")
+    serve.add_argument("--host", help="listen on TCP; beyond loopback a key must exist")
+    serve.add_argument("--port", type=int, default=0, help="TCP port; 0 picks a free one (with --host)")
+    serve.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a Host header to accept"
+    )
+    serve.add_argument("--allow-model-sources", action="store_true", help="let TCP callers register models")
+    serve.add_argument("--organization", default="local", help="goes into the names of tuned models")
+    serve.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs that train at once")
+    serve.add_argument("--trainer", metavar="COMMAND", help="train with this command instead of our own")
+    serve.add_argument(
+        "--parent-death", action="store_true", help="stop when the process that started us is gone"
+    )
+    serve.add_argument("--log", type=Path, metavar="FILE", help="append the log to a file instead of stderr")
+    keys = commands.add_parser("keys", help="add, list and revoke API keys").add_subparsers(
+        dest="verb", required=True
+    )
+    for verb, text in (
+        ("add", "make a key and print it once"),
+        ("list", "names"),
+        ("revoke", "forget a key"),
+    ):
+        one = keys.add_parser(verb, help=text)
+        _add_store(one)
+        if verb != "list":
+            one.add_argument("name")
+        if verb == "add":
+            one.add_argument("--project", default="default", help="whose objects the key sees")
+    return top
+
+
+def _add_store(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="folder of everything we keep"
+    )
+    command.add_argument("--store", metavar="URL", help="SQLAlchemy URL; default: SQLite in the data folder")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = parser().parse_args(arguments)
+    # Imported late: --help should not wait for the server's libraries.
+    from reconciler.selfhosted import serve
+
+    try:
+        return serve.keys(asked) if asked.command == "keys" else serve.serve(asked)
+    except serve.Refused as refused:
+        print(f"error: {refused}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

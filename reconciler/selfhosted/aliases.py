@@ -1,0 +1,105 @@
+"""
+Aliases: a name that leads to a model, moved in one step, with every earlier target kept in its history.
+
+An alias works wherever a model's name does and is resolved when it is used. Releases are made of them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from reconciler.selfhosted import context, idempotency, models, wire
+from reconciler.selfhosted.store import Record, Row, Tx
+from reconciler.selfhosted.wire import Answer, WireError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@-]{0,199}")
+
+
+class Wanted(msgspec.Struct):
+    name: str
+    model: str
+    metadata: Any = None
+
+
+async def put(request: Request) -> Response:
+    """Make the alias, or move it."""
+    project = context.project(request)
+    body = await wire.body_json(request)
+    wanted = wire.as_type(body, Wanted)
+    metadata = wire.checked_metadata(wanted.metadata)
+    if not NAME.fullmatch(wanted.name):
+        raise wire.bad(
+            "name must be 1 to 200 letters, digits and any of . _ / @ - and begin with one of the first",
+            "name",
+        )
+
+    def move(tx: Tx) -> Answer:
+        if models.find_row(tx, project, wanted.name) is not None:
+            raise WireError(409, f"{wanted.name} is the name of a model; choose another", param="name")
+        if models.find_row(tx, project, wanted.model) is None:
+            raise models.not_found(wanted.model)
+        row = tx.get(project, "alias", wanted.name, lock=True)
+        moved = _moved(row.wire() if row else None, wanted, metadata, int(tx.now()))
+        if row is None:
+            tx.insert(Record("alias", wanted.name, project, moved, moved["created_at"]))
+        elif moved != row.wire():
+            tx.update(row, body=moved)
+        return Answer(wire.encode(moved))
+
+    return await idempotency.once(request, idempotency.digest_of(body), move)
+
+
+def _moved(
+    alias: dict[str, Any] | None, wanted: Wanted, metadata: dict[str, str], now: int
+) -> dict[str, Any]:
+    """The alias after the move; asking for what it is already changes nothing. Pure."""
+    if alias is not None and (alias["model"], alias["metadata"]) == (wanted.model, metadata):
+        return alias
+    step = {"model": wanted.model, "metadata": metadata, "at": now}
+    return {
+        "object": "reconciler.alias",
+        "id": wanted.name,
+        "name": wanted.name,
+        "model": wanted.model,
+        "metadata": metadata,
+        "created_at": alias["created_at"] if alias else now,
+        "updated_at": now,
+        "history": [*(alias["history"] if alias else []), step],
+    }
+
+
+async def list_aliases(request: Request) -> Response:
+    asked = wire.listing(request, "alias", context.project(request), limit=100, most=1000, order="asc")
+    return wire.answer_list(await context.of(request).store.read(lambda tx: tx.page(asked)), ends=True)
+
+
+async def get(request: Request) -> Response:
+    project, name = context.project(request), request.path_params["name"]
+    return wire.answer(await context.of(request).store.read(lambda tx: _existing(tx, project, name)))
+
+
+async def delete(request: Request) -> Response:
+    project, name = context.project(request), request.path_params["name"]
+    await context.of(request).store.write(lambda tx: tx.delete(_existing(tx, project, name)))
+    return wire.answer({"id": name, "object": "reconciler.alias.deleted", "deleted": True})
+
+
+def _existing(tx: Tx, project: str, name: str) -> Row:
+    row = tx.get(project, "alias", name)
+    if row is None:
+        raise WireError(404, f"there is no alias named {name[:200]}", param="name", code="alias_not_found")
+    return row
+
+
+routes = [
+    Route("/v1/reconciler/aliases", list_aliases, methods=["GET"]),
+    Route("/v1/reconciler/aliases", put, methods=["POST"]),
+    Route("/v1/reconciler/aliases/{name:path}", get, methods=["GET"]),
+    Route("/v1/reconciler/aliases/{name:path}", delete, methods=["DELETE"]),
+]

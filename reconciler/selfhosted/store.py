@@ -1,0 +1,371 @@
+"""
+What the platform remembers: every object is one row that carries its wire JSON ready to send.
+
+Lists and gets therefore never rebuild an object; columns hold only what is searched or ordered by.
+`seq` is the cursor order and never moves. Reads on SQLite run inline (well under a millisecond); writes
+run one at a time in a thread, each one transaction, durable when it returns. PostgreSQL gets threads for
+both. Nothing here is SQLite-only SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar, cast
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+T = TypeVar("T")
+SCHEMA = 1  # raise with every change of the tables
+SHARED = ""  # the project of objects that everybody sees: base models
+
+tables = sa.MetaData()
+
+objects = sa.Table(
+    "objects",
+    tables,
+    sa.Column(
+        "seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    sa.Column("project", sa.String, nullable=False),
+    sa.Column("type", sa.String, nullable=False),
+    sa.Column("id", sa.String, nullable=False),
+    sa.Column("parent", sa.String, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("label", sa.String, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("private", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("project", "type", "id"),
+    sa.Index("objects_in_order", "type", "project", "parent", "seq"),
+    sa.Index("objects_by_status", "type", "status"),
+    sqlite_autoincrement=True,  # a deleted row's place in the order is never given to another
+)
+
+marks = sa.Table(
+    "marks",
+    tables,
+    sa.Column("seq", sa.ForeignKey("objects.seq", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+    sa.Index("marks_by_value", "key", "value"),
+)
+
+facts = sa.Table(
+    "facts",
+    tables,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One object as it is to be stored: `body` is sent to clients, `private` never is."""
+
+    type: str
+    id: str
+    project: str
+    body: Mapping[str, Any]
+    created_at: int
+    parent: str = ""
+    status: str = ""
+    label: str = ""  # what lists filter by besides status: a file's purpose, a completion's model
+    updated_at: int | None = None
+    expires_at: int | None = None
+    private: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, str] = field(default_factory=dict)  # metadata that lists filter by
+
+
+class Row(NamedTuple):
+    """One object as it is stored; `body` and `private` are JSON."""
+
+    seq: int
+    project: str
+    type: str
+    id: str
+    parent: str
+    status: str
+    label: str
+    created_at: int
+    updated_at: int
+    expires_at: int | None
+    body: bytes
+    private: bytes
+
+    def wire(self) -> dict[str, Any]:
+        """The object that clients see."""
+        return cast(dict[str, Any], msgspec.json.decode(self.body))
+
+    def hidden(self) -> dict[str, Any]:
+        """What we keep beside the object: paths, digests, settings."""
+        return cast(dict[str, Any], msgspec.json.decode(self.private))
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Which objects of one type a list asks for, and from where on."""
+
+    type: str
+    project: str
+    limit: int
+    after: str | None = None
+    newest_first: bool = False
+    parent: str | None = None
+    status: str | None = None
+    label: str | None = None
+    marks: Mapping[str, str] = field(default_factory=dict)
+    unmarked: bool = False  # only objects without metadata
+    by_update: bool = False  # order by updated_at instead of creation
+
+
+class Page(NamedTuple):
+    rows: list[Row]
+    has_more: bool
+
+
+class UnknownCursor(Exception):
+    """A list was asked to continue after an object that is not there."""
+
+
+class Tx:
+    """One transaction: everything in it becomes true together, or nothing does."""
+
+    def __init__(self, connection: sa.Connection, now: Callable[[], float]) -> None:
+        self.connection = connection
+        self.now = now
+
+    def get(self, project: str, type: str, id: str, *, lock: bool = False) -> Row | None:
+        """The object, or None; `lock` before changing what was read (PostgreSQL needs to be told)."""
+        asked = sa.select(objects).where(
+            objects.c.project == project, objects.c.type == type, objects.c.id == id, self._alive()
+        )
+        found = self.connection.execute(asked.with_for_update() if lock else asked).first()
+        return Row(*found) if found else None
+
+    def insert(self, record: Record) -> int:
+        """Store a new object and return its place in the order; IntegrityError if the id is taken."""
+        added = self.connection.execute(sa.insert(objects).values(**_columns(record)))
+        seq = int(added.inserted_primary_key[0])  # type: ignore[index]
+        if record.marks:
+            rows = [{"seq": seq, "key": key, "value": value} for key, value in record.marks.items()]
+            self.connection.execute(sa.insert(marks), rows)
+        return seq
+
+    def update(self, row: Row, **changes: Any) -> None:
+        """Change columns of an object; `body` and `private` are given as mappings, `marks` replaces all."""
+        new_marks = changes.pop("marks", None)
+        for name in ("body", "private"):
+            if name in changes:
+                changes[name] = msgspec.json.encode(changes[name])
+        changes.setdefault("updated_at", int(self.now()))
+        self.connection.execute(sa.update(objects).where(objects.c.seq == row.seq).values(**changes))
+        if new_marks is not None:
+            self.connection.execute(sa.delete(marks).where(marks.c.seq == row.seq))
+            rows = [{"seq": row.seq, "key": key, "value": value} for key, value in new_marks.items()]
+            if rows:
+                self.connection.execute(sa.insert(marks), rows)
+
+    def put(self, record: Record) -> None:
+        """Store an object under its id: in the place of an earlier one if there is one."""
+        changed = self.connection.execute(
+            sa.update(objects)
+            .where(
+                objects.c.project == record.project,
+                objects.c.type == record.type,
+                objects.c.id == record.id,
+            )
+            .values(**_columns(record))
+        )
+        if changed.rowcount == 0:
+            self.insert(record)
+
+    def delete(self, row: Row) -> None:
+        self.connection.execute(sa.delete(marks).where(marks.c.seq == row.seq))
+        self.connection.execute(sa.delete(objects).where(objects.c.seq == row.seq))
+
+    def page(self, listing: Listing) -> Page:
+        """One page of a list; UnknownCursor when `after` names nothing there."""
+        column = objects.c.updated_at if listing.by_update else objects.c.seq
+        asked = sa.select(objects).where(*self._matching(listing))
+        if listing.after is not None:
+            last = self.get(listing.project, listing.type, listing.after)
+            if last is None:
+                raise UnknownCursor(listing.after)
+            asked = asked.where(_beyond(listing, last))
+        order = [column, objects.c.seq] if listing.by_update else [column]
+        asked = asked.order_by(*[c.desc() if listing.newest_first else c.asc() for c in order])
+        found = self.connection.execute(asked.limit(listing.limit + 1)).all()
+        return Page([Row(*row) for row in found[: listing.limit]], len(found) > listing.limit)
+
+    def all(
+        self, type: str, *statuses: str, project: str | None = None, parent: str | None = None
+    ) -> list[Row]:
+        """Every object of a type in order, of all projects unless one is named; for our own housekeeping."""
+        asked = sa.select(objects).where(objects.c.type == type, self._alive()).order_by(objects.c.seq)
+        if statuses:
+            asked = asked.where(objects.c.status.in_(statuses))
+        if project is not None:
+            asked = asked.where(objects.c.project == project)
+        if parent is not None:
+            asked = asked.where(objects.c.parent == parent)
+        return [Row(*row) for row in self.connection.execute(asked).all()]
+
+    def delete_expired(self, type: str) -> list[str]:
+        """Delete the objects of a type that are past their time, and return their ids."""
+        past = objects.c.type == type, objects.c.expires_at <= int(self.now())
+        ids = list(self.connection.execute(sa.select(objects.c.id).where(*past)).scalars())
+        if ids:
+            self.connection.execute(sa.delete(objects).where(*past))
+        return ids
+
+    def count(self, project: str, type: str, parent: str) -> int:
+        asked = sa.select(sa.func.count()).where(
+            objects.c.project == project, objects.c.type == type, objects.c.parent == parent
+        )
+        return int(self.connection.execute(asked).scalar_one())
+
+    def _alive(self) -> sa.ColumnElement[bool]:
+        return sa.or_(objects.c.expires_at.is_(None), objects.c.expires_at > int(self.now()))
+
+    def _matching(self, listing: Listing) -> list[sa.ColumnElement[bool]]:
+        where = [objects.c.type == listing.type, objects.c.project == listing.project, self._alive()]
+        for column, wanted in (
+            (objects.c.parent, listing.parent),
+            (objects.c.status, listing.status),
+            (objects.c.label, listing.label),
+        ):
+            if wanted is not None:
+                where.append(column == wanted)
+        for key, value in listing.marks.items():
+            marked = sa.select(marks.c.seq).where(
+                marks.c.seq == objects.c.seq, marks.c.key == key, marks.c.value == value
+            )
+            where.append(marked.exists())
+        if listing.unmarked:
+            where.append(~sa.select(marks.c.seq).where(marks.c.seq == objects.c.seq).exists())
+        return where
+
+
+def _columns(record: Record) -> dict[str, Any]:
+    return {
+        "project": record.project,
+        "type": record.type,
+        "id": record.id,
+        "parent": record.parent,
+        "status": record.status,
+        "label": record.label,
+        "created_at": record.created_at,
+        "updated_at": record.created_at if record.updated_at is None else record.updated_at,
+        "expires_at": record.expires_at,
+        "body": msgspec.json.encode(record.body),
+        "private": msgspec.json.encode(record.private),
+    }
+
+
+def _beyond(listing: Listing, last: Row) -> sa.ColumnElement[bool]:
+    here: Any = (objects.c.updated_at, objects.c.seq) if listing.by_update else (objects.c.seq,)
+    there: Any = (last.updated_at, last.seq) if listing.by_update else (last.seq,)
+    if len(here) == 1:
+        return cast(Any, here[0] < there[0] if listing.newest_first else here[0] > there[0])
+    left, right = sa.tuple_(*here), sa.tuple_(*there)
+    return cast(Any, left < right if listing.newest_first else left > right)
+
+
+class Store:
+    """The database behind one server; open it with a SQLAlchemy URL such as sqlite:////data/platform.db."""
+
+    def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
+        self.now = now
+        self._engine = sa.create_engine(url, **_pooling(url))
+        self._inline = self._engine.dialect.name == "sqlite"
+        if self._inline:
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(
+                self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE")
+            )
+        self._threads = ThreadPoolExecutor(1 if self._inline else 8, thread_name_prefix="store")
+        self._create_tables()
+        self._reader: Tx | None = None
+
+    async def read(self, ask: Callable[[Tx], T]) -> T:
+        """What `ask` finds."""
+        if self._inline:
+            return self.read_now(ask)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.read_now, ask)
+
+    async def write(self, act: Callable[[Tx], T]) -> T:
+        """
+        Do `act` as one durable transaction; an exception in it undoes it.
+
+        On a collision with another writer it is done again, so it must touch nothing but its Tx.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.write_now, act)
+
+    def read_now(self, ask: Callable[[Tx], T]) -> T:
+        if not self._inline:
+            with self._engine.begin() as connection:
+                return ask(Tx(connection, self.now))
+        if self._reader is None:
+            self._reader = Tx(self._open_reader(), self.now)
+        return ask(self._reader)
+
+    def write_now(self, act: Callable[[Tx], T], attempts: int = 3) -> T:
+        """`write` for callers without an event loop."""
+        for attempt in range(attempts):
+            try:
+                with self._engine.begin() as connection:
+                    return act(Tx(connection, self.now))
+            except (IntegrityError, DBAPIError) as error:
+                collided = isinstance(error, IntegrityError) or "could not serialize" in str(error)
+                if not collided or attempt + 1 == attempts:
+                    raise
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True)
+        if self._reader is not None:
+            self._reader.connection.close()
+        self._engine.dispose()
+
+    def _open_reader(self) -> sa.Connection:
+        # A second engine without the BEGIN IMMEDIATE of writers: each select sees the latest commit.
+        engine = sa.create_engine(self._engine.url, **_pooling(str(self._engine.url)))
+        event.listen(engine, "connect", _prepare_sqlite)
+        return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    def _create_tables(self) -> None:
+        tables.create_all(self._engine)
+        found = self.write_now(_schema_found)
+        if found != SCHEMA:
+            raise ValueError(
+                f"the store has schema {found}, this version reads {SCHEMA}; use a matching version"
+            )
+
+
+def _schema_found(tx: Tx) -> int:
+    found = tx.connection.execute(sa.select(facts.c.value).where(facts.c.name == "schema")).scalar()
+    if found is None:
+        tx.connection.execute(sa.insert(facts).values(name="schema", value=str(SCHEMA)))
+        return SCHEMA
+    return int(found)
+
+
+def _pooling(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        return {"connect_args": {"check_same_thread": False, "timeout": 30}}
+    return {"pool_size": 8, "pool_pre_ping": True}
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # SQLAlchemy says when a transaction begins, not the driver
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
