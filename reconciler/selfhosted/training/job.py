@@ -1,0 +1,69 @@
+"""
+What a job was asked to do: the shape of `job.json`, written by the supervisor and only read here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reconciler.selfhosted.training.failures import Failure
+
+Auto = Literal["auto"]
+
+
+class Hyperparameters(BaseModel):
+    n_epochs: Annotated[int, Field(ge=1, le=50)] | Auto = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] | Auto = "auto"
+
+
+class Supervised(BaseModel):
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+class Method(BaseModel):
+    type: Literal["supervised"]
+    supervised: Supervised = Supervised()
+
+
+class Lora(BaseModel):
+    type: Literal["lora"] = "lora"
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    target: Literal["all-linear"] = "all-linear"
+
+
+class Full(BaseModel):
+    type: Literal["full"]
+
+
+class Model(BaseModel):
+    path: Path
+
+
+class Job(BaseModel):
+    """One job; unknown keys belong to the supervisor and are ignored."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    id: str
+    model: Model
+    training_file: Path
+    validation_file: Path | None = None
+    method: Method
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    tuning: Annotated[Lora | Full, Field(discriminator="type")] = Lora()
+    threads: Annotated[int, Field(ge=1)] | None = None
+    save_every_s: Annotated[float, Field(ge=0)] = 20.0  # between two resume states inside an epoch
+
+
+def read(path: Path) -> Job:
+    """The job in this file. Failure `invalid_job` when it is not one."""
+    try:
+        return Job.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors())
+        raise Failure("invalid_job", f"the job description is not valid: {problems}") from None

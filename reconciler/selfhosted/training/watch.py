@@ -1,0 +1,149 @@
+"""
+What happens beside the training loop: telling, measuring, saving, and stopping when asked.
+
+A resume state is saved at the end of every epoch and, inside an epoch, when the last one is old; never
+more often than costs two percent of the time. Saving draws no random numbers, so when it happens changes
+nothing in the result.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from reconciler.selfhosted.training import auto
+from reconciler.selfhosted.training.failures import Failure, Stopped
+from reconciler.selfhosted.training.folder import JobFolder, Story
+
+_SAVING_SHARE = 50  # training time between two saves, in units of what a save took
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Loss and token accuracy on a few validation rows, and on all of them."""
+
+    glance: Callable[[], tuple[float, float]]
+    whole: Callable[[], tuple[float, float]]
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Tells the job's story while the trainer trains."""
+
+    def __init__(
+        self,
+        folder: JobFolder,
+        story: Story,
+        plan: auto.Plan,
+        *,
+        about: dict[str, Any],
+        vocabulary: int,
+        save_every: float,
+    ) -> None:
+        self._folder, self._story, self._plan = folder, story, plan
+        self._about, self._vocabulary, self._save_every = about, vocabulary, save_every
+        self.validation: Validation | None = None
+        self.stopping = False
+        self._losses: list[float] = []
+        self._started = self._saved = time.monotonic()
+        self._save_took = 0.0
+        self._first_step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        signal.signal(signal.SIGTERM, self._stop)
+        self._first_step = state.global_step
+        self._started = self._saved = time.monotonic()
+        told = self._story.metrics
+        self._losses = [told[step]["train_loss"] for step in sorted(told) if step <= state.global_step]
+        if state.global_step:
+            self._story.say(f"resumed-{state.global_step}", f"Training resumed from step {state.global_step}")
+        else:
+            self._story.say("started", "Fine-tuning job started")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        age = time.monotonic() - self._saved
+        if self.stopping or age > max(self._save_every, _SAVING_SHARE * self._save_took):
+            control.should_save = True
+        if self.stopping:
+            control.should_training_stop = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **_: Any,
+    ) -> None:
+        if "loss" not in logs:  # the log of an evaluation, or the summary at the end
+            return
+        state.log_history.clear()  # it would be written with every resume state, and the events have it all
+        step = state.global_step
+        self._losses.append(logs["loss"])
+        self._refuse_divergence(step, logs)
+        ended = step % self._plan.steps_per_epoch == 0
+        told = {"train_loss": logs["loss"], "train_mean_token_accuracy": logs["mean_token_accuracy"]}
+        self._tell(step, told | self._measured(step, whole=ended))
+        if ended:
+            control.should_save = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        began, step = time.monotonic(), state.global_step
+        if step % self._plan.steps_per_epoch == 0:
+            self._folder.keep_model(step, self._about)
+            told = self._story.metrics[step]
+            self._story.checkpoint(
+                step, {key: told[key] for key in told if key not in ("eta_s", "total_steps")}
+            )
+            self._story.say(f"checkpoint-{step}", f"Checkpoint created at step {step}")
+            self._folder.drop_older_models()
+        self._story.sync()
+        self._folder.keep_resume_state(step)
+        self._saved = time.monotonic()
+        self._save_took = self._saved - began
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.stopping and state.global_step < self._plan.total_steps:
+            raise Stopped
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def _refuse_divergence(self, step: int, logs: dict[str, float]) -> None:
+        gradient = logs.get("grad_norm", 0.0)
+        ended = step == self._plan.total_steps
+        if auto.diverged(self._losses, self._vocabulary, ended=ended) or gradient != gradient:
+            message = f"training diverged at step {step}: the loss exploded or is no number"
+            raise Failure("training_diverged", f"{message}; choose a smaller learning_rate_multiplier")
+
+    def _measured(self, step: int, *, whole: bool) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        measured: dict[str, float] = {}
+        if whole or step % self._plan.valid_every == 0:
+            loss, accuracy = self.validation.glance()
+            measured |= {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}
+        if whole:
+            loss, accuracy = self.validation.whole()
+            measured |= {"full_valid_loss": loss, "full_valid_mean_token_accuracy": accuracy}
+        return measured
+
+    def _tell(self, step: int, told: dict[str, float]) -> None:
+        total = self._plan.total_steps
+        pace = (time.monotonic() - self._started) / (step - self._first_step)
+        data = {"step": step, **told, "total_steps": total, "eta_s": round(pace * (total - step), 1)}
+        words = {"train_loss": "training", "valid_loss": "validation", "full_valid_loss": "full validation"}
+        losses = ", ".join(f"{word} loss={told[key]:.2f}" for key, word in words.items() if key in told)
+        self._story.measure(f"Step {step}/{total}: {losses}", data)
