@@ -1,0 +1,187 @@
+"""
+What an eval and a run may ask for: every problem found, with its path; and what we keep of it.
+
+Pure: no model, file or clock is looked at here. Whether names exist is for the caller.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import jsonschema
+from jsonschema.validators import validator_for
+
+from reconciler.selfhosted import grading, wire
+from reconciler.selfhosted.sampling import Problem, read_sampling
+from reconciler.selfhosted.wire import WireError
+
+JUDGED = ("score_model", "label_model")
+ROLES = ("user", "assistant", "system", "developer")
+
+SAMPLE_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "model": {"type": "string"},
+        "output_text": {"type": "string"},
+        "output_json": {"type": "object"},
+        "output_tools": {"type": "array", "items": {"type": "object"}},
+        "choices": {"type": "array", "items": {"type": "object"}},
+    },
+    "required": ["model", "choices"],
+}
+
+
+def eval_problems(body: Mapping[str, Any]) -> list[Problem]:
+    """Everything wrong with a request to create an eval. Pure."""
+    problems = name_and_metadata_problems(body)
+    config = body.get("data_source_config")
+    if not isinstance(config, Mapping):
+        problems.append(Problem("data_source_config", "is required and must be an object"))
+    elif config.get("type") != "custom":
+        problems.append(
+            Problem(
+                "data_source_config.type", f"must be 'custom', got {config.get('type')!r}; send rows instead"
+            )
+        )
+    else:
+        problems += _schema_problems(config.get("item_schema"))
+    criteria = body.get("testing_criteria")
+    if not isinstance(criteria, list) or not criteria:
+        problems.append(
+            Problem("testing_criteria", "is required and must be a list with at least one grader")
+        )
+        return problems
+    for position, grader in enumerate(criteria):
+        where = f"testing_criteria[{position}]"
+        if not isinstance(grader, Mapping):
+            problems.append(Problem(where, "must be a grader object"))
+            continue
+        problems += [
+            Problem(where, sentence)
+            for sentence in grading.check(grader, allow_multi=False, require_threshold=True)
+        ]
+    return problems
+
+
+def _schema_problems(schema: Any) -> list[Problem]:
+    param = "data_source_config.item_schema"
+    if not isinstance(schema, dict):
+        return [Problem(param, "is required and must be a JSON Schema")]
+    try:
+        validator_for(schema, default=jsonschema.Draft202012Validator).check_schema(schema)
+    except jsonschema.SchemaError as wrong:
+        return [
+            Problem(".".join([param, *map(str, wrong.absolute_path)]), f"is no JSON Schema: {wrong.message}")
+        ]
+    return []
+
+
+def name_and_metadata_problems(body: Mapping[str, Any]) -> list[Problem]:
+    """What evals and runs have in common. Pure."""
+    problems = []
+    if not isinstance(body.get("name"), str | None):
+        problems.append(Problem("name", "must be a string"))
+    try:
+        wire.checked_metadata(body.get("metadata"))
+    except WireError as wrong:
+        problems.append(Problem(wrong.param or "metadata", wrong.message))
+    return problems
+
+
+def run_problems(body: Mapping[str, Any]) -> list[Problem]:
+    """Everything wrong with a request to create a run. Pure."""
+    problems = name_and_metadata_problems(body)
+    source = body.get("data_source")
+    if not isinstance(source, Mapping):
+        return [*problems, Problem("data_source", "is required and must be an object")]
+    kind = source.get("type")
+    if kind not in ("jsonl", "completions"):
+        return [*problems, Problem("data_source.type", f"must be 'jsonl' or 'completions', got {kind!r}")]
+    problems += _rows_problems(source.get("source"))
+    if kind == "completions":
+        problems += _completions_problems(source)
+    return problems
+
+
+def _rows_problems(source: Any) -> list[Problem]:
+    where = "data_source.source"
+    if not isinstance(source, Mapping):
+        return [Problem(where, "is required and must be an object")]
+    match source.get("type"):
+        case "file_id":
+            named = isinstance(source.get("id"), str)
+            return [] if named else [Problem(f"{where}.id", "must be the id of a file")]
+        case "file_content":
+            content = source.get("content")
+            if not isinstance(content, list) or not content:
+                return [Problem(f"{where}.content", "must be a list with at least one row")]
+            return []  # rows are checked against the schema when the run starts, like those of a file
+        case other:
+            return [Problem(f"{where}.type", f"must be 'file_id' or 'file_content', got {other!r}")]
+
+
+def _completions_problems(source: Mapping[str, Any]) -> list[Problem]:
+    problems = []
+    if not isinstance(source.get("model"), str) or not source["model"]:
+        problems.append(Problem("data_source.model", "is required and must be the name of a model"))
+    params = source.get("sampling_params")
+    if not isinstance(params, Mapping | None):
+        problems.append(Problem("data_source.sampling_params", "must be an object"))
+    elif params:
+        problems += read_sampling(params, "data_source.sampling_params")[1]
+    where = "data_source.input_messages"
+    messages = source.get("input_messages")
+    if not isinstance(messages, Mapping):
+        return [*problems, Problem(where, "is required and must be an object")]
+    match messages.get("type"):
+        case "template":
+            problems += _template_problems(messages.get("template"), f"{where}.template")
+        case "item_reference":
+            path = messages.get("item_reference")
+            if not isinstance(path, str) or not path.startswith("item."):
+                problems.append(Problem(f"{where}.item_reference", "must be a path such as 'item.input'"))
+        case other:
+            problems.append(
+                Problem(f"{where}.type", f"must be 'template' or 'item_reference', got {other!r}")
+            )
+    return problems
+
+
+def _template_problems(template: Any, where: str) -> list[Problem]:
+    if not isinstance(template, list) or not template:
+        return [Problem(where, "must be a list with at least one message")]
+    return [
+        Problem(f"{where}[{position}]", f"must be a message with a role of {', '.join(ROLES)} and a content")
+        for position, message in enumerate(template)
+        if not is_message(message)
+    ]
+
+
+def is_message(message: Any) -> bool:
+    """Whether this is a message an eval may send: a known role, and text or parts. Pure."""
+    return (
+        isinstance(message, Mapping)
+        and message.get("role") in ROLES
+        and isinstance(message.get("content"), str | Mapping | list)
+    )
+
+
+def stored_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The data source as answered: `item_schema` in, `schema` out, around `item` and `sample`. Pure."""
+    properties: dict[str, Any] = {"item": config["item_schema"]}
+    if config.get("include_sample_schema"):
+        properties["sample"] = SAMPLE_SCHEMA
+    wrapper = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"type": "custom", "schema": wrapper}
+
+
+def stored_criteria(criteria: Sequence[Mapping[str, Any]], ids: Sequence[UUID]) -> list[dict[str, Any]]:
+    """The criteria as answered, each with an id of the form `<name>-<uuid>`. Pure."""
+    return [
+        {**grader, "id": f"{grader['name']}-{unique}"} for grader, unique in zip(criteria, ids, strict=True)
+    ]
+
+
+def models_of(criteria: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the judges that these criteria ask. Pure."""
+    return sorted({grader["model"] for grader in criteria if grader["type"] in JUDGED})

@@ -1,0 +1,72 @@
+"""
+The grader endpoints: try a grader on one sample, or only ask whether it is well made.
+
+They take the five types that reinforcement jobs take, `multi` among them, and not `label_model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from reconciler.selfhosted import context, evalbody, grading, runner, wire
+from reconciler.selfhosted.grading.grader import members
+from reconciler.selfhosted.judging import BatchJudge
+from reconciler.selfhosted.sampling import served
+
+TYPES = ("string_check", "text_similarity", "python", "score_model", "multi")
+
+
+async def validate(request: Request) -> Response:
+    body = await wire.body_json(request)
+    return wire.answer({"grader": _checked(body.get("grader"))})
+
+
+async def run(request: Request) -> Response:
+    here, project = context.of(request), context.project(request)
+    body = await wire.body_json(request)
+    grader, item, text = _checked(body.get("grader")), body.get("item") or {}, body.get("model_sample")
+    if not isinstance(item, dict):
+        raise wire.bad("item must be an object", "item")
+    if not isinstance(text, str):
+        raise wire.bad("model_sample is required and must be a string", "model_sample")
+    names = evalbody.models_of([grader, *_members(grader)])
+    models = {name: await here.store.read(partial(served, project=project, name=name)) for name in names}
+    working = runner.of(request)
+    judge = BatchJudge(working.sampler, models)
+    grade = await grading.grade(grader, item, grading.sample_of(text), judge=judge, sandbox=working.sandbox)
+    return wire.answer(
+        {
+            "reward": grade.score,
+            "metadata": grade.metadata,
+            "sub_rewards": grade.sub_rewards,
+            "model_grader_token_usage_per_model": grade.usage,
+        }
+    )
+
+
+def _checked(grader: Any) -> dict[str, Any]:
+    """The grader, or a 400 with everything that is wrong with it."""
+    if not isinstance(grader, dict):
+        raise wire.bad("grader is required and must be an object", "grader")
+    if grader.get("type") not in TYPES:
+        raise wire.bad(f"the grader's type must be one of {', '.join(TYPES)}", "grader.type")
+    problems = grading.check(grader, allow_multi=True, require_threshold=False)
+    if problems:
+        raise wire.bad("; ".join(problems), "grader", "invalid_grader")
+    return grader
+
+
+def _members(grader: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(members(grader["graders"]).values()) if grader["type"] == "multi" else []
+
+
+routes = [
+    Route("/v1/fine_tuning/alpha/graders/run", run, methods=["POST"]),
+    Route("/v1/fine_tuning/alpha/graders/validate", validate, methods=["POST"]),
+]
