@@ -211,6 +211,24 @@ def sanitised(text: str, secret: str | None = None, longest: int = 300) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def place_of(base_url: str, name: str) -> str:
+    """Host and port of an address, without credentials. Pure."""
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise Rejected(f"base_url of platform {name} is no address: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise Rejected(f"base_url of platform {name} must start with http:// or https:// and name a host")
+    return url.host if url.port is None else f"{url.host}:{url.port}"
+
+
+def usable(key: str | None, key_env: str) -> str | None:
+    key = (key or "").strip()
+    if not all(33 <= ord(character) <= 126 for character in key):
+        raise Rejected(f"the key in {key_env} has characters that no key has; set it again")
+    return key or None
+
+
 def _seconds(value: str, unit: float, wall: float) -> float | None:
     try:
         return float(value) * unit

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from reconciler.errors import Busy, PlatformError, Rejected, Unclear, Unreachable
-from reconciler.platforms.exchange import Deadlines, Line, Lost, Reply, Unsent, sanitised
+from reconciler.platforms.exchange import Deadlines, Line, Lost, Reply, Unsent, place_of, sanitised, usable
 from reconciler.world import Object
 
 Objects = list[Object]
@@ -26,7 +26,7 @@ MOST_PAGES = 10_000
 PAGE: Mapping[str, int | None] = {"files": 10_000, "models": None}
 USUAL_PAGE = 100
 PASSING = frozenset({408, 409, 425, 429})  # with 5xx: the statuses that say nothing definite
-NOT_AN_API = "not_an_api"  # our code for a 404 without the envelope: a wrong address, not an absent object
+NOT_AN_API = "not_an_api"  # our code for a 404 that is about the address, not about an absent object
 
 
 class Clock(NamedTuple):
@@ -50,12 +50,14 @@ class OpenAI:
         key_env: str = "OPENAI_API_KEY",
         transport: httpx.BaseTransport | None = None,
         place: str | None = None,
+        advice: str = "check that it is up and that base_url is right",
         deadlines: Deadlines = Deadlines(),
         clock: Clock = Clock(),
     ) -> None:
         self.name = name
-        self._place = place or _place(base_url, name)
-        self._key = _usable(key, key_env)
+        self._place = place or place_of(base_url, name)
+        self._advice = advice
+        self._key = usable(key, key_env)
         self._key_env = key_env
         self._clock = clock
         self._total = deadlines.total
@@ -99,7 +101,7 @@ class OpenAI:
         return self._read("POST", path, body=body)
 
     def create(self, collection: str, body: Mapping[str, Any], *, key: str) -> Object:
-        """Exactly one request: the object, or `Rejected`, `Busy`, `Unreachable` (nothing happened), `Unclear`."""
+        """Exactly one request: the object made, or `Rejected`, `Busy`, `Unreachable`, `Unclear`."""
         headers = {"Idempotency-Key": key} if "idempotency" in self.capabilities else {}
         reply = self._once("POST", collection, body, headers)
         made = reply.json()
@@ -176,7 +178,7 @@ class OpenAI:
             return Busy(f"{self.name} is busy ({what}: {trouble})", reply.retry_after(self._clock.wall()))
         return Unreachable(
             f"{self.name} ({self._place}) gave no usable answer to {what} in {attempts} attempts: {trouble};"
-            " check that it is up and that base_url is right, then run again"
+            f" {self._advice}, then run again"
         )
 
     def _once(
@@ -195,7 +197,7 @@ class OpenAI:
             reason = sanitised(str(error), self._key)
             raise Unreachable(
                 f"{self.name} ({self._place}) was not reached for {what}: {reason};"
-                " nothing was sent, check that it is up and run again"
+                f" nothing was sent, {self._advice}, then run again"
             ) from error
         except Lost as error:
             reason = sanitised(str(error), self._key)
@@ -213,7 +215,7 @@ class OpenAI:
 
     def _rejected(self, reply: Reply, what: str) -> Rejected:
         error, status = reply.error(), reply.status
-        code = error[0] if error else NOT_AN_API if status == 404 else None
+        code = NOT_AN_API if _wrong_address(reply) else error[0] if error else None
         if status == 401:
             wish = f"does not accept the key in {self._key_env}" if self._key else "wants a key"
             message = f"{self.name} ({self._place}) {wish}; set {self._key_env} to a key of this platform"
@@ -256,6 +258,12 @@ def _said(reply: Reply) -> str:
     return (f" ({code})" if code else "") + (f": {sanitised(message)}" if message else "")
 
 
+def _wrong_address(reply: Reply) -> bool:
+    """Whether a 404 is about the path, not about an object under it. Pure."""
+    code, message = reply.error() or ("unknown_url", "")
+    return reply.status == 404 and (code == "unknown_url" or message.startswith("Invalid URL"))
+
+
 def _absent(error: Rejected) -> bool:
     return error.status == 404 and error.code != NOT_AN_API
 
@@ -275,21 +283,3 @@ def _member(collection: str, id: str) -> str:
     if id in ("", ".", ".."):
         raise Rejected(f"{id!r} is no id of {collection}")
     return f"{collection}/{quote(id, safe=':')}"
-
-
-def _place(base_url: str, name: str) -> str:
-    """Host and port of an address, without credentials. Pure."""
-    try:
-        url = httpx.URL(base_url)
-    except httpx.InvalidURL as error:
-        raise Rejected(f"base_url of platform {name} is no address: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host:
-        raise Rejected(f"base_url of platform {name} must start with http:// or https:// and name a host")
-    return url.host if url.port is None else f"{url.host}:{url.port}"
-
-
-def _usable(key: str | None, key_env: str) -> str | None:
-    key = (key or "").strip()
-    if not all(33 <= ord(character) <= 126 for character in key):
-        raise Rejected(f"the key in {key_env} has characters that no key has; set it again")
-    return key or None

@@ -207,8 +207,17 @@ def test_an_absent_object_is_none(stub: Stub, platform: OpenAI) -> None:
     assert 1 == stub.count("GET files/file-1")
 
 
-def test_a_wrong_address_is_not_an_absent_object(stub: Stub, platform: OpenAI) -> None:
-    stub.on("GET files/file-1", does.says(404, b"<h1>Not Found</h1>"))
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<h1>Not Found</h1>",
+        {"detail": "Not Found"},
+        does.error("unknown_url"),
+        does.error(None, "Invalid URL (GET /v1/v1/files/file-1)"),
+    ],
+)
+def test_a_wrong_address_is_not_an_absent_object(stub: Stub, platform: OpenAI, body: object) -> None:
+    stub.on("GET files/file-1", does.says(404, body))
 
     with pytest.raises(Rejected, match="usually ends in /v1"):
         platform.get("files", "file-1")
