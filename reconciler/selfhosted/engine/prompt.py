@@ -7,7 +7,6 @@ the packaged base model write: `<tool_call>{"name": ..., "arguments": {...}}</to
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 
 from reconciler.selfhosted.engine.values import Ask, EngineError
+from reconciler.selfhosted.training import turns
 
 OPENS, CLOSES = "<tool_call>", "</tool_call>"
 
@@ -23,17 +23,13 @@ OPENS, CLOSES = "<tool_call>", "</tool_call>"
 def tokens(tokenizer: Any, ask: Ask) -> list[int]:
     """The prompt of `ask` under the tokenizer's chat template; `invalid_request` when that refuses it."""
     try:
-        messages = [_plain(message) for message in ask.messages]
+        for message in ask.messages:
+            _only_text(message)
+        messages = turns.for_template(ask.messages)  # as they were in training
         text = tokenizer.apply_chat_template(
             messages, tools=list(ask.tools) if ask.tools else None, add_generation_prompt=True, tokenize=False
         )
-    except (
-        TemplateError,
-        TypeError,
-        ValueError,
-        KeyError,
-        AttributeError,
-    ) as error:  # templates are programs
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:  # programs of strangers
         raise EngineError(
             "invalid_request", f"the model's chat template refused the messages: {error}"
         ) from error
@@ -45,40 +41,12 @@ def tokens(tokenizer: Any, ask: Ask) -> list[int]:
     return ids
 
 
-def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message with its content as text and its tool arguments as objects, as templates expect them."""
-    plain = dict(message)
-    plain["content"] = _text(message.get("content"))
-    if message.get("tool_calls"):
-        plain["tool_calls"] = [_call(call) for call in message["tool_calls"]]
-    else:
-        plain.pop("tool_calls", None)
-    return plain
-
-
-def _text(content: Any) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    texts = []
-    for part in content if isinstance(content, Sequence) else [content]:
-        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-        text = part.get("text", part.get("refusal")) if isinstance(part, Mapping) else None
-        if not isinstance(text, str):
-            raise EngineError(
-                "invalid_request", f"this model reads text only, not a content part of type {kind}"
-            )
-        texts.append(text)
-    return "".join(texts)
-
-
-def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = dict(call.get("function") or {})
-    if isinstance(function.get("arguments"), str):
-        with contextlib.suppress(ValueError):  # a template may still print what is no JSON as it is
-            function["arguments"] = json.loads(function["arguments"])
-    return {**call, "function": function}
+def _only_text(message: Mapping[str, Any]) -> None:
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part.get("text", part.get("refusal")), str):
+            kind = part.get("type")
+            raise EngineError("invalid_request", f"this model reads text only, not a part of type {kind}")
 
 
 class Said(NamedTuple):

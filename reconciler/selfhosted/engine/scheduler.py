@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from reconciler.selfhosted.engine import wire
 from reconciler.selfhosted.engine.batch import Batch
@@ -56,6 +57,8 @@ class Scheduler:
         threads: int | None,
         memory: int,
     ) -> None:
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
         if threads:
             torch.set_num_threads(threads)
         self._inbox = inbox

@@ -169,7 +169,7 @@ def _load(path: Path, device: str) -> Base:
         raise ValueError(f"its weights lack {len(missing)} tensors, {missing[0]} for one")
     if network.dtype == torch.float16 and device == "cpu":
         network = network.float()  # CPUs compute float16 slowly or not at all
-    network = network.to(device).eval()
+    network = network.to(device).eval().requires_grad_(False)
     return Base(network, sum(weight.nbytes for weight in network.parameters()))
 
 
