@@ -29,7 +29,7 @@ import msgspec
 import structlog
 import uvicorn
 
-from reconciler.selfhosted import app, auth, models
+from reconciler.selfhosted import app, auth, context, models
 from reconciler.selfhosted.blobs import Blobs
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine import Engine
@@ -46,8 +46,8 @@ class Refused(Exception):
     """We do not start, and the sentence says why."""
 
 
-def serve(asked: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT."""
+def serve(asked: argparse.Namespace, engine: context.Engine | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, with an engine process of our own unless another engine is given."""
     data = _folder(asked.data)
     with _alone(data), _logging(asked.log):
         store = _open_store(asked, data)
@@ -57,7 +57,7 @@ def serve(asked: argparse.Namespace) -> int:
             data,
             store,
             Blobs(data / "blobs"),
-            Engine(_short(data / "engine.sock"), log=data / "engine.log"),
+            engine or Engine(_short(data / "engine.sock"), log=data / "engine.log"),
             version=importlib.metadata.version("reconciler"),
             organization=asked.organization,
             model_sources=asked.allow_model_sources,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar, cast
@@ -159,6 +159,11 @@ class Tx:
             rows = [{"seq": seq, "key": key, "value": value} for key, value in record.marks.items()]
             self.connection.execute(sa.insert(marks), rows)
         return seq
+
+    def insert_all(self, records: Sequence[Record]) -> None:
+        """Store many new objects without marks at once."""
+        if records:
+            self.connection.execute(sa.insert(objects), [_columns(record) for record in records])
 
     def update(self, row: Row, **changes: Any) -> None:
         """Change columns of an object; `body` and `private` are given as mappings, `marks` replaces all."""
