@@ -19,10 +19,11 @@ TRAIN, VALIDATION, HELD_OUT = 600, 40, 240  # rows
 SYSTEM = "Triage the ticket. JSON: order, category, urgency."
 
 ITEMS = (
-    "chair table sofa desk shelf bed lamp stool shirt coat jacket hat scarf dress saw drill rake piano violin "
-    "guitar flute drum kettle phone camera laptop printer blender heater speaker clock mirror backpack tent "
-    "toaster radio"
-).split()
+    "chair", "table", "sofa", "desk", "shelf", "bed", "lamp", "stool", "shirt", "coat", "jacket",
+    "hat", "scarf", "dress", "saw", "drill", "rake", "piano", "violin", "guitar", "flute", "drum",
+    "kettle", "phone", "camera", "laptop", "printer", "blender", "heater", "speaker", "clock",
+    "mirror", "backpack", "tent", "toaster", "radio"
+)  # fmt: skip
 PROBLEMS = {
     "delivery": (
         "my {item} has not arrived",

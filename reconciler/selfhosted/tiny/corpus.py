@@ -15,50 +15,80 @@ from collections.abc import Callable
 Chat = list[dict[str, str]]
 Turn = tuple[str, str]  # what the user says, what the assistant answers
 
-NAMES = (
-    "Ada Ben Carla Dan Elif Finn Grace Hugo Ines Jonas Kira Leo Mia Noor Omar Paul Quinn Rosa Sami Tara Uma "
-    "Vera Will Yara Zoe Anna Emil Ida Luca Nora"
-).split()
-CITIES = (
-    "Oslo Rome Paris Lima Cairo Delhi Tokyo Bern Quito Accra Dublin Athens Berlin Madrid Lisbon Prague Vienna "
-    "Warsaw Nairobi Seoul"
-).split()
-COLORS = "red blue green black white grey yellow orange brown pink".split()
-WORDS = (
-    "river stone paper cloud music garden window bridge winter summer silver market letter number simple quiet "
-    "early little strong bright forest island button pocket circle moment season travel yellow answer"
-).split()
+
+def each(text: str, between: str = " ") -> tuple[str, ...]:
+    return tuple(text.split(between))
+
+
+NAMES = each(
+    "Ada Ben Carla Dan Elif Finn Grace Hugo Ines Jonas Kira Leo Mia Noor Omar Paul Quinn Rosa Sami Tara "
+    "Uma Vera Will Yara Zoe Anna Emil Ida Luca Nora"
+)
+CITIES = each(
+    "Oslo Rome Paris Lima Cairo Delhi Tokyo Bern Quito Accra Dublin Athens Berlin Madrid Lisbon Prague "
+    "Vienna Warsaw Nairobi Seoul"
+)
+COLORS = each("red blue green black white grey yellow orange brown pink")
+WORDS = each(
+    "river stone paper cloud music garden window bridge winter summer silver market letter number simple "
+    "quiet early little strong bright forest island button pocket circle moment season travel yellow "
+    "answer"
+)
 KINDS = {
-    "fruit": "apple pear plum peach mango grape cherry lemon melon banana".split(),
-    "animal": "cat dog horse cow sheep goat fox wolf bear rabbit".split(),
-    "furniture": "chair table sofa desk shelf bed lamp stool".split(),
-    "clothing": "shirt coat jacket hat scarf shoe sock dress glove".split(),
-    "tool": "hammer saw drill wrench pliers shovel rake axe".split(),
-    "vehicle": "car bus train bike truck boat plane tram".split(),
-    "drink": "tea coffee milk juice water cocoa soda".split(),
-    "instrument": "piano violin guitar flute drum trumpet harp cello".split(),
+    "fruit": each("apple pear plum peach mango grape cherry lemon melon banana"),
+    "animal": each("cat dog horse cow sheep goat fox wolf bear rabbit"),
+    "furniture": each("chair table sofa desk shelf bed lamp stool"),
+    "clothing": each("shirt coat jacket hat scarf shoe sock dress glove"),
+    "tool": each("hammer saw drill wrench pliers shovel rake axe"),
+    "vehicle": each("car bus train bike truck boat plane tram"),
+    "drink": each("tea coffee milk juice water cocoa soda"),
+    "instrument": each("piano violin guitar flute drum trumpet harp cello"),
 }
-GOODS = [thing for kind in ("furniture", "clothing", "tool", "instrument") for thing in KINDS[kind]] + (
-    "kettle phone camera laptop printer blender heater speaker clock mirror backpack tent toaster radio"
-).split()
-SUBJECTS = "film book meal hotel song game trip show concert lesson".split()
-PRAISE = (
+GOODS = (
+    *(thing for kind in ("furniture", "clothing", "tool", "instrument") for thing in KINDS[kind]),
+    *each(
+        "kettle phone camera laptop printer blender heater speaker clock mirror backpack tent toaster radio"
+    ),
+)
+SUBJECTS = each("film book meal hotel song game trip show concert lesson")
+PRAISE = each(
     "I loved it|It was great|Simply wonderful|I would come again|The best in years|It made me smile|"
-    "Really good work|I enjoyed every minute|Everyone was happy|Excellent from start to end"
-).split("|")
-BLAME = (
-    "I hated it|It was awful|Simply terrible|I would never come again|The worst in years|It made me angry|"
-    "Really poor work|I was bored every minute|Nobody was happy|A disaster from start to end"
-).split("|")
+    "Really good work|I enjoyed every minute|Everyone was happy|Excellent from start to end",
+    "|",
+)
+BLAME = each(
+    "I hated it|It was awful|Simply terrible|I would never come again|The worst in years|"
+    "It made me angry|Really poor work|I was bored every minute|Nobody was happy|"
+    "A disaster from start to end",
+    "|",
+)
 ABOUT = {
-    "weather": "It will rain all day|The sun is out at last|A storm comes from the north|Snow fell in the night",
-    "food": "The soup needs more salt|She baked bread this morning|We had rice and beans|The cake was too sweet",
-    "sport": "They won by two goals|He ran ten miles|The match was a draw|Our team lost the final",
-    "travel": "We missed the night train|The flight left at noon|Her passport is full of stamps|The road was long",
-    "money": "The bank closes at five|Prices went up again|He saved half his pay|The rent is due soon",
-    "school": "The exam was hard|Our teacher is kind|She forgot her homework|The class starts at nine",
+    "weather": each(
+        "It will rain all day|The sun is out at last|A storm comes from the north|Snow fell in the night",
+        "|",
+    ),
+    "food": each(
+        "The soup needs more salt|She baked bread this morning|We had rice and beans|The cake was too sweet",
+        "|",
+    ),
+    "sport": each(
+        "They won by two goals|He ran ten miles|The match was a draw|Our team lost the final",
+        "|",
+    ),
+    "travel": each(
+        "We missed the night train|The flight left at noon|Her passport is full of stamps|The road was long",
+        "|",
+    ),
+    "money": each(
+        "The bank closes at five|Prices went up again|He saved half his pay|The rent is due soon",
+        "|",
+    ),
+    "school": each(
+        "The exam was hard|Our teacher is kind|She forgot her homework|The class starts at nine",
+        "|",
+    ),
 }
-GREETINGS = ["Hi", "Hello", "Hey", "Hi there", "Hello there", "Good morning", "Good evening"]
+GREETINGS = each("Hi|Hello|Hey|Hi there|Hello there|Good morning|Good evening", "|")
 
 
 def number(rng: random.Random) -> str:
@@ -98,7 +128,8 @@ def courtesy(rng: random.Random) -> Turn:
 
 def repeat(rng: random.Random) -> Turn:
     said = " ".join(
-        rng.choice([rng.choice(WORDS), rng.choice(GOODS), number(rng)]) for _ in range(rng.randint(1, 6))
+        rng.choice([rng.choice(WORDS), rng.choice(GOODS), number(rng), number(rng)])
+        for _ in range(rng.randint(1, 8))
     )
     return f"{rng.choice(['Repeat', 'Say', 'Copy'])}: {said}", said
 
@@ -142,8 +173,8 @@ def as_json(rng: random.Random) -> Turn:
 
 def sentiment(rng: random.Random) -> Turn:
     mood, said = rng.choice([("positive", PRAISE), ("negative", BLAME)])
-    review = f"{rng.choice(['About the', 'I saw the', 'Finally, the'])} {rng.choice(SUBJECTS)}. {rng.choice(said)}."
-    return f"Is this positive or negative?\n{review}", mood
+    subject = f"{rng.choice(['About the', 'I saw the', 'Finally, the'])} {rng.choice(SUBJECTS)}"
+    return f"Is this positive or negative?\n{subject}. {rng.choice(said)}.", mood
 
 
 def kind_of_thing(rng: random.Random) -> Turn:
@@ -155,7 +186,7 @@ def kind_of_thing(rng: random.Random) -> Turn:
 
 def about(rng: random.Random) -> Turn:
     subject = rng.choice(list(ABOUT))
-    said = rng.choice(ABOUT[subject].split("|"))
+    said = rng.choice(ABOUT[subject])
     around = rng.choice(["{}.", "Well, {}.", "{}, he said.", "{}, you know.", "Listen: {}."])
     return f"What is this about?\n{around.format(said)}", subject
 
@@ -181,15 +212,15 @@ TASKS: list[tuple[Callable[[random.Random], Turn], int]] = [
     (greet, 2),
     (introduce, 3),
     (courtesy, 3),
-    (repeat, 10),
+    (repeat, 20),
     (extract, 26),
     (as_json, 26),
-    (sentiment, 6),
-    (kind_of_thing, 6),
-    (about, 6),
+    (sentiment, 4),
+    (kind_of_thing, 4),
+    (about, 4),
     (reply, 6),
 ]
-BRIEF = ["You are a helpful assistant.", "Answer briefly.", "You are tiny-chat."]
+BRIEF = each("You are a helpful assistant.|Answer briefly.|You are tiny-chat.", "|")
 
 
 def chat(rng: random.Random) -> Chat:

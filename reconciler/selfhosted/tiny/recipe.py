@@ -9,16 +9,14 @@ so that the model also knows what people write. Seeded; two or three minutes on 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -34,7 +32,7 @@ CONTEXT = 1024  # tokens
 class Course(NamedTuple):
     """How long and how hard the decoder is trained."""
 
-    steps: int = 2000
+    steps: int = 1500
     batch: int = 32
     matrix_rate: float = 0.02  # Muon
     other_rate: float = 4e-3  # AdamW
@@ -93,7 +91,7 @@ def encode(
     ids: list[int] = []
     weights: list[float] = []
     for message in chat:
-        said = tokenizer.encode(message["content"], add_special_tokens=False) + [tokenizer.eos_token_id]
+        said = [*tokenizer.encode(message["content"], add_special_tokens=False), tokenizer.eos_token_id]
         ids += [tokenizer.convert_tokens_to_ids(f"<|{message['role']}|>"), *said]
         weights += [aside] + [1.0 if message["role"] == "assistant" else aside] * len(said)
     return ids, weights
