@@ -92,7 +92,7 @@ def events(data: bytes) -> Iterator[Event]:
 class _Frame:
     """A mapping or sequence that is still open."""
 
-    __slots__ = ("anchor", "key", "keys", "line", "value")
+    __slots__ = ("anchor", "key", "keys", "start", "value")
 
     def __init__(self, event: Event) -> None:
         is_map = type(event) is MappingStartEvent
@@ -100,7 +100,7 @@ class _Frame:
         self.keys: dict[str, int] | None = {} if is_map else None  # every key's line; None in a sequence
         self.key: Any = _NO_KEY
         self.anchor: str | None = event.anchor
-        self.line: int = event.start_mark.line + 1
+        self.start: Event = event
 
 
 class _Reader:
@@ -120,13 +120,8 @@ class _Reader:
             take = self._take
             for event in events(self.data):
                 take(type(event), event)
-        except yaml.MarkedYAMLError as bad:
-            self.flaws.append(_syntax_flaw(bad))
-        except yaml.YAMLError:  # from the reader of characters, which knows no line
-            text = self.data.decode("utf-8")
-            found = _UNPRINTABLE.search(text)
-            line = text.count("\n", 0, found.start()) + 1 if found else 1
-            self.flaws.append(Flaw(line, "a control character is not allowed; remove it"))
+        except yaml.YAMLError as bad:
+            self.flaws.append(_syntax_flaw(bad, self.data.decode("utf-8")))
         except _Stop:
             pass
         return self.pages, self.flaws
@@ -148,9 +143,9 @@ class _Reader:
             if frame.anchor is not None:
                 self._anchor(frame.anchor, frame.value)
             if self.open:
-                self._put(frame.value, event)
+                self._put(frame.value, frame.start)
             else:
-                self.pages.append(Page(frame.value, frame.line))
+                self.pages.append(Page(frame.value, frame.start.start_mark.line + 1))
         elif kind is AliasEvent:
             self._put(self._alias(event), event)
         elif kind is DocumentStartEvent:
@@ -268,19 +263,26 @@ def _weight(value: Any) -> tuple[int, int]:
     return 1 + keys + sum(weight for weight, _ in parts), 1 + max((height for _, height in parts), default=0)
 
 
-def _syntax_flaw(bad: yaml.MarkedYAMLError) -> Flaw:
+def _syntax_flaw(bad: yaml.YAMLError, text: str) -> Flaw:
     """One sentence out of the parser's four lines."""
+    if not isinstance(bad, yaml.MarkedYAMLError):  # from the reader of characters, which knows no line
+        found = _UNPRINTABLE.search(text)
+        line = text.count("\n", 0, found.start()) + 1 if found else 1
+        return Flaw(line, "a control character is not allowed; remove it")
     problem = bad.problem or "the text ends too early"
     mark = bad.problem_mark or bad.context_mark
     if mark is None:
         return Flaw(1, f"not valid YAML: {problem}")
+    line = mark.line + 1
     if "nesting depth" in problem:
-        return Flaw(mark.line + 1, _TOO_DEEP)
-    where = f" at column {mark.column + 1}"
+        return Flaw(line, _TOO_DEEP)
+    where = f"at column {mark.column + 1}"
+    if line > (last := len(text.splitlines())):
+        line, where = max(last, 1), "at the end"
     context = ""
-    if bad.context and bad.context_mark:
+    if bad.context and bad.context_mark and bad.context_mark.line < line:
         context = f" ({bad.context} that starts on line {bad.context_mark.line + 1})"
     hint = ""
     if "cannot start any token" in problem:
         hint = "; put text that starts with @, ` or % in quotes, and indent with spaces, not tabs"
-    return Flaw(mark.line + 1, f"not valid YAML: {problem}{where}{context}{hint}")
+    return Flaw(line, f"not valid YAML: {problem} {where}{context}{hint}")

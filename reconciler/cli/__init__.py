@@ -1,0 +1,1 @@
+"""Commands: wiring here, words in `render`."""

@@ -1,0 +1,174 @@
+"""What each command does: open, ask, say. Returns the exit code."""
+
+import json
+import os
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from reconciler import engine, loader
+from reconciler import plan as planning
+from reconciler.cli import render, session
+from reconciler.engine import Pass
+from reconciler.errors import Unreachable
+from reconciler.gates import Verdict
+from reconciler.journal import Journal
+from reconciler.kind import Action
+from reconciler.plan import Change, Plan, Step
+from reconciler.project import Project, load
+from reconciler.resource import Desired, Wanted
+
+PENDING, FAILED_GATE, INCONCLUSIVE, IN_PROGRESS = 2, 4, 5, 7  # exit codes
+
+
+def validate(folder: Path, output: str) -> int:
+    desired = load(folder).desired
+    rows = sum(wanted.facts.get("rows", 0) for wanted in desired.values())
+    written = sum(1 for wanted in desired.values() if not wanted.implied)
+    if output == "json":
+        print(json.dumps({"version": render.VERSION, "valid": True, "resources": written, "rows": rows}))
+    else:
+        print(f"{written} resources and {rows} rows are valid")
+    return 0
+
+
+def plan(folder: Path, output: str, platform: str | None) -> int:
+    project, name, made = _planned(folder, platform)
+    say = {"json": render.plan_json, "markdown": render.plan_markdown}.get(output, render.plan_text)
+    print(say(made, project.name, name, locate))
+    return PENDING if made.pending else _verdicts(made.steps)
+
+
+def status(folder: Path, output: str, platform: str | None) -> int:
+    project, name, made = _planned(folder, platform)
+    say = {
+        "json": lambda *_: render.plan_json(made, project.name, name, locate),
+        "markdown": render.status_markdown,
+    }
+    print(say.get(output, render.status_text)(made.steps, project.name, name))
+    return 0
+
+
+def explain(address: str, folder: Path, output: str, platform: str | None) -> int:
+    project, name, made = _planned(folder, platform)
+    wanted = project.find(address)
+    step = next(each for each in made.steps if each.address == wanted.address)
+    journal = Journal.peek(project.journal)
+    events = journal.events(wanted.address, limit=10) if journal else []
+    if output == "json":
+        document = json.loads(render.plan_json(Plan((step,)), project.name, name, locate))
+        print(json.dumps({"version": render.VERSION, **document["steps"][0], "events": events}, indent=2))
+    else:
+        print(render.explain_text(step, made, events, _when, locate))
+    return 0
+
+
+def apply(folder: Path, output: str, platform: str | None, wait: bool, timeout: float | None) -> int:
+    from reconciler.cli.live import Live, Quiet
+    from reconciler.cli.summary import summary
+
+    project = load(folder)
+    name = session.chosen(project, platform)
+    with session.writing(project, name) as (world, creator):
+        before = _decide(project.desired, world, session.memory(project, name))
+        if output == "text":
+            print(render.plan_text(before, project.name, name, locate), flush=True)
+        if _finished(before):
+            creator.journal.remember(name, _unremembered(before, creator.journal.remembered(name)))
+            done = Pass(before.steps)
+        else:
+            with Live() if output == "text" else Quiet() as watch:
+                limit = timeout if wait else 0.0
+                done = engine.settle(project.desired, world, creator, watch, time.sleep, limit)
+    if output == "json":
+        print(render.pass_json(done, project.name, name))
+    elif output == "markdown":
+        print(render.status_markdown(done.steps, project.name, name))
+    elif not _finished(before):
+        print(summary(done, project, name))
+    return _ended(done)
+
+
+def schema(kind: str | None) -> int:
+    from reconciler.cli.schemas import schema_of
+
+    print(schema_of(kind))
+    return 0
+
+
+def graph(folder: Path, drawing: str) -> int:
+    print((render.dot if drawing == "dot" else render.mermaid)(load(folder).desired))
+    return 0
+
+
+def run(folder: Path, platform: str | None, interval: float) -> int:
+    from reconciler import daemon
+
+    daemon.run(folder, platform, interval, session.writing, session.chosen)
+    return 0
+
+
+def serve(arguments: list[str]) -> None:
+    """Become the platform's own process. Never returns."""
+    os.execv(sys.executable, [sys.executable, "-m", "reconciler.selfhosted", *arguments])
+
+
+def locate(wanted: Wanted, change: Change) -> str:
+    """`path:line` of the field that changed, read again from the manifest."""
+    parts: list[str | int] = [
+        int(p) if p.isdigit() else p.replace("~1", "/").replace("~0", "~") for p in change.at.split("/")[1:]
+    ]
+    if wanted.implied or not parts or parts[0] in ("facts", "runs"):
+        return wanted.where
+    return loader.Document(wanted.address.kind, wanted.address.name, {}, wanted.file, wanted.line).where(
+        "spec", *parts
+    )
+
+
+def _planned(folder: Path, platform: str | None) -> tuple[Project, str, Plan]:
+    project = load(folder)
+    name = session.chosen(project, platform)
+    with session.reading(project, name) as world:
+        return project, name, _decide(project.desired, world, session.memory(project, name))
+
+
+def _decide(desired: Desired, world: engine.World, memory: Any) -> Plan:
+    sight = engine.look(desired, world)
+    if sight.unseen:
+        raise Unreachable(next(iter(sight.unseen.values())))
+    return planning.make(desired, world.kinds, sight.actual, sight.evidence, memory)
+
+
+def _finished(before: Plan) -> bool:
+    return not before.pending and not before.counts[Action.WAIT]
+
+
+def _unremembered(before: Plan, remembered: dict[str, str]) -> list[Wanted]:
+    steps = (step for step in before.steps if step.action is Action.KEEP)
+    return [s.wanted for s in steps if remembered.get(str(s.address)) != s.wanted.fingerprint]
+
+
+def _ended(done: Pass) -> int:
+    if done.failed or any(_broken(step) for step in done.steps):
+        return 1
+    return _verdicts(done.steps) or (0 if done.settled else IN_PROGRESS)
+
+
+def _broken(step: Step) -> bool:
+    """Blocked by anything but a verdict."""
+    return step.action is Action.BLOCK and not step.decision.evidence
+
+
+def _verdicts(steps: tuple[Step, ...]) -> int:
+    verdicts = [t.verdict for s in steps if s.action is Action.BLOCK for t in s.decision.evidence or []]
+    if Verdict.FAIL in verdicts:
+        return FAILED_GATE
+    if verdicts:
+        return INCONCLUSIVE
+    return 1 if any(s.action is Action.BLOCK for s in steps) else 0
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,196 @@
+"""
+The commands. Each reads its arguments, lets the rest do the work, and says how it ended.
+
+Nothing heavy is imported before a command needs it: `reconciler --version` answers at once.
+"""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reconciler import __version__
+from reconciler.errors import ReconcilerError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="GitOps for model optimization: manifests in, measured and promoted models out.",
+)
+platform_app = typer.Typer(no_args_is_help=True, help="The self-hosted platform, on its own.")
+app.add_typer(platform_app, name="platform")
+
+
+class Output(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+class Drawing(StrEnum):
+    MERMAID = "mermaid"
+    DOT = "dot"
+
+
+Folder = Annotated[Path, typer.Argument(help="the folder of manifests")]
+Out = Annotated[Output, typer.Option("--output", "-o", help="how to say it")]
+On = Annotated[
+    str | None, typer.Option("--platform", help="a platform of the project other than its default")
+]
+HERE = Path("manifests")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="say the version and stop")] = False,
+) -> None:
+    if version:
+        print(f"reconciler {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def validate(folder: Folder = HERE, output: Out = Output.TEXT) -> None:
+    """Check every manifest and every row, without any platform."""
+    from reconciler.cli import commands
+
+    raise typer.Exit(commands.validate(folder, output))
+
+
+@app.command()
+def plan(folder: Folder = HERE, output: Out = Output.TEXT, platform: On = None) -> None:
+    """Show what apply would do, and why. Exit 2 when there is something."""
+    from reconciler.cli import commands
+
+    raise typer.Exit(commands.plan(folder, output, platform))
+
+
+@app.command()
+def apply(
+    folder: Folder = HERE,
+    output: Out = Output.TEXT,
+    platform: On = None,
+    wait: Annotated[bool, typer.Option(help="stay until everything is settled, or do one pass")] = True,
+    timeout: Annotated[float | None, typer.Option(help="stop waiting after so many seconds (exit 7)")] = None,
+) -> None:
+    """Make it so: upload, train, measure, promote. Safe to stop and to repeat."""
+    from reconciler.cli import commands
+
+    raise typer.Exit(commands.apply(folder, output, platform, wait, timeout))
+
+
+@app.command()
+def status(folder: Folder = HERE, output: Out = Output.TEXT, platform: On = None) -> None:
+    """Show every resource as it stands."""
+    from reconciler.cli import commands
+
+    raise typer.Exit(commands.status(folder, output, platform))
+
+
+@app.command()
+def explain(
+    address: Annotated[str, typer.Argument(help="Kind/name", metavar="KIND/NAME")],
+    folder: Folder = HERE,
+    output: Out = Output.TEXT,
+    platform: On = None,
+) -> None:
+    """Say why a resource is in the state it is in, and what is next."""
+    from reconciler.cli import commands
+
+    raise typer.Exit(commands.explain(address, folder, output, platform))
+
+
+@app.command()
+def schema(kind: Annotated[str | None, typer.Argument(help="one kind; all if left out")] = None) -> None:
+    """Print the JSON Schema of manifests, for editors."""
+    from reconciler.cli import commands
+
+    raise typer.Exit(commands.schema(kind))
+
+
+@app.command()
+def graph(
+    folder: Folder = HERE,
+    drawing: Annotated[Drawing, typer.Option("--format", help="how to draw it")] = Drawing.MERMAID,
+) -> None:
+    """Draw what depends on what."""
+    from reconciler.cli import commands
+
+    raise typer.Exit(commands.graph(folder, drawing))
+
+
+@app.command()
+def run(
+    folder: Folder = HERE,
+    platform: On = None,
+    interval: Annotated[float, typer.Option(help="seconds between passes when nothing moves")] = 60.0,
+) -> None:
+    """Keep it so: watch the manifests and reconcile until stopped."""
+    from reconciler.cli import commands
+
+    raise typer.Exit(commands.run(folder, platform, interval))
+
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@platform_app.command(context_settings=PASS_ON)
+def serve(
+    context: typer.Context,
+    data: Annotated[Path, typer.Option(help="where the platform keeps everything")] = Path("platform-data"),
+    host: Annotated[
+        str, typer.Option(help="the address to listen on; beyond loopback a key must exist")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="the port to listen on")] = 8321,
+) -> None:
+    """Serve OpenAI's contract from this machine, for any OpenAI client. More options go to the server as they are."""
+    from reconciler.cli import commands
+
+    commands.serve(["serve", "--data", str(data), "--host", host, "--port", str(port), *context.args])
+
+
+@platform_app.command(context_settings=PASS_ON)
+def keys(
+    context: typer.Context,
+    data: Annotated[Path, typer.Option(help="where the platform keeps everything")] = Path("platform-data"),
+) -> None:
+    """Keys to the platform: add NAME, list, revoke NAME."""
+    from reconciler.cli import commands
+
+    commands.serve(["keys", *context.args, "--data", str(data)])
+
+
+def main() -> None:
+    """The console script: every failure is a sentence and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except ReconcilerError as error:
+        _say(error)
+        code = error.exit_code
+    except typer.TyperException as error:
+        print(f"error: {error}; `reconciler --help` lists what there is", file=sys.stderr)
+        code = 1
+    except (KeyboardInterrupt, typer.Abort):
+        print("\ninterrupted; nothing is lost, the same command goes on from here", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 0
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def _say(error: ReconcilerError) -> None:
+    problems = getattr(error, "problems", None)
+    if problems is None:
+        print(f"error: {error}", file=sys.stderr)
+        return
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{len(problems)} problem{'s' * (len(problems) != 1)}; nothing was done", file=sys.stderr)

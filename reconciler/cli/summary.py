@@ -1,0 +1,75 @@
+"""The end of an apply, as a person wants it: what stands, how good it is, where it serves, how to call it."""
+
+from reconciler import intervals
+from reconciler.cli import render
+from reconciler.engine import Pass
+from reconciler.kind import Action
+from reconciler.kinds.promotionrule import PromotionRuleSpec, run_of
+from reconciler.plan import Step
+from reconciler.project import Project
+from reconciler.resource import Address
+
+
+def summary(done: Pass, project: Project, platform: str) -> str:
+    """Pure."""
+    lines = ["", render.status_text(done.steps, project.name, platform)]
+    steps = {step.address: step for step in done.steps}
+    for step in done.steps:
+        if step.address.kind == "PromotionRule":
+            lines += ["", *_rule(step, steps)]
+    served = [
+        step for step in done.steps if step.address.kind == "PromotionRule" and step.action is Action.KEEP
+    ]
+    if served and project.spec.platforms[platform].type == "embedded":
+        lines += ["", *_call(served[0], project, platform)]
+    if not done.settled:
+        lines += ["", "still in progress; apply again to go on"]
+    return "\n".join(lines)
+
+
+def _rule(step: Step, steps: dict[Address, Step]) -> list[str]:
+    spec = PromotionRuleSpec.model_validate(step.wanted.body)
+    lines = [f"{spec.channel}"]
+    subjects = {
+        **({spec.baseline: "base model"} if spec.baseline else {}),
+        **dict.fromkeys(spec.candidates, "candidate"),
+    }
+    for name in dict.fromkeys(gate.eval for gate in spec.gates):
+        rows = []
+        for subject, role in subjects.items():
+            run = steps.get(run_of(name, subject))
+            if run and run.decision.observed and run.action is Action.KEEP:
+                rows.append(
+                    (
+                        name,
+                        f"{role} {subject}",
+                        _rate(run.decision.observed.body["result_counts"], spec.confidence),
+                    )
+                )
+        lines += render.table(rows)
+    for trial in step.decision.evidence or []:
+        lines += [f"  {j.verdict.upper()}  {trial.candidate}: {j.sentence}" for j in trial.judgements]
+    if step.action is Action.KEEP and step.decision.observed:
+        lines.append(f"  release: {spec.channel} → {step.decision.observed.body['model']}")
+    else:
+        lines.append(f"  release: not moved; {step.decision.why}")
+    return lines
+
+
+def _rate(counts: dict[str, int], confidence: float) -> str:
+    passed, total = counts["passed"], counts["total"]
+    low, high = intervals.wilson(passed, total, confidence)
+    errors = f", {counts['errored']} errored" if counts.get("errored") else ""
+    return f"pass rate {passed / total:.1%}  {confidence:.0%} interval [{low:.1%}, {high:.1%}]  n={total}{errors}"
+
+
+def _call(step: Step, project: Project, platform: str) -> list[str]:
+    channel = step.wanted.body["channel"]
+    data = project.data / project.spec.platforms[platform].data  # type: ignore[union-attr]  # embedded
+    return [
+        "Talk to it:",
+        f"  reconciler platform serve --data {data}",
+        "  from openai import OpenAI",
+        '  client = OpenAI(base_url="http://127.0.0.1:8321/v1", api_key="local")',
+        f'  client.chat.completions.create(model="{channel}", messages=[{{"role": "user", "content": "..."}}])',
+    ]

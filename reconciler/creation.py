@@ -1,0 +1,97 @@
+"""
+How one object comes to be, paid for once.
+
+Claim, then an intent made durable, then one request, then one of four ends: *made*; *rejected*, which
+never will be; *busy*, which may be later; *unclear*, which may exist. Unclear is resolved by looking
+for the stamp in later passes, and by asking again with the same key where the platform honours it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from reconciler.errors import Busy, Rejected, Unclear, Unreachable
+from reconciler.journal import Claim, Intent, Journal
+from reconciler.kind import Ask
+from reconciler.resource import Wanted
+from reconciler.world import Object, Platform
+
+WINDOW = 120.0  # seconds after which an object that was asked for and is not seen does not exist
+
+
+class Made(NamedTuple):
+    object: Object
+
+
+class Deferred(NamedTuple):
+    """Not now; `pause` in seconds is when to try again."""
+
+    why: str
+    pause: float = 1.0
+
+
+class Failed(NamedTuple):
+    why: str
+
+
+class Doubt(StrEnum):
+    """What to do about an intent whose end nobody saw."""
+
+    ASK = "ask"
+    WAIT = "wait"
+
+
+def doubt(intent: Intent, idempotent: bool, now: float, window: float = WINDOW) -> Doubt:
+    """Ask again only where a second request cannot make a second object, or once it surely does not exist. Pure."""
+    return Doubt.ASK if idempotent or now >= intent.opened_at + window else Doubt.WAIT
+
+
+@dataclass(frozen=True)
+class Creator:
+    """Makes objects on one platform, one request each."""
+
+    platform: Platform
+    journal: Journal
+    holder: str
+    now: Callable[[], float]
+
+    def make(self, wanted: Wanted, ask: Ask, open_intent: Intent | None) -> Made | Deferred | Failed:
+        idempotent = "idempotency" in self.platform.capabilities
+        if open_intent and doubt(open_intent, idempotent, self.now()) is Doubt.WAIT:
+            left = open_intent.opened_at + WINDOW - self.now()
+            return Deferred(
+                f"may exist already: asked for, no answer; looking for {left:.0f} s more", min(left, 5.0)
+            )
+        claim = self.journal.claim(self.platform.name, wanted.fingerprint, self.holder, self.now())
+        if not isinstance(claim, Claim):
+            return Deferred(f"being made by {claim.holder.rpartition(':')[0]}", 1.0)
+        try:
+            return self._ask(wanted, ask, claim, open_intent)
+        finally:
+            self.journal.release(claim)
+
+    def _ask(
+        self, wanted: Wanted, ask: Ask, claim: Claim, doubted: Intent | None
+    ) -> Made | Deferred | Failed:
+        name = self.platform.name
+        if doubted is None and (current := self.journal.open_intents(name).get(wanted.fingerprint)):
+            return Deferred(f"asked for a moment ago by another process ({current.address})", 1.0)
+        intent = doubted or self.journal.open_intent(claim, wanted.address, self.now())
+        if intent is None:
+            return Deferred("the claim was lost to another process", 1.0)
+        try:
+            made = self.platform.create(ask.collection, ask.body, key=f"{wanted.fingerprint}.{intent.id}")
+        except Rejected as error:
+            self.journal.close_intent(intent, "rejected", self.now())
+            return Failed(str(error))
+        except Busy as error:
+            self.journal.close_intent(intent, "busy", self.now())
+            return Deferred(str(error), error.retry_after or 5.0)
+        except Unreachable as error:
+            self.journal.close_intent(intent, "unreachable", self.now())
+            return Deferred(str(error), 2.0)
+        except Unclear as error:
+            return Deferred(f"{error}; looking whether it was made", 0.5)
+        self.journal.close_intent(intent, "made", self.now(), made.get("id") or made.get("name"))
+        return Made(made)

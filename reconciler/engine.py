@@ -1,0 +1,296 @@
+"""
+One pass: look, decide, act once on what is ready, and stop.
+
+`look` gathers what stands, `plan.decide` says what to do, `Creator` does it. A pass never waits:
+what is not ready is left for the next one, and `settle` is the loop around it with an end.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+from reconciler import plan
+from reconciler.creation import Creator, Deferred, Failed, Made
+from reconciler.errors import PlatformError, ReconcilerError, Unreachable
+from reconciler.journal import Intent
+from reconciler.kind import Action, Ask, Decision, Kind, Observed, Progress, Seen, Stamp, State, Unseen
+from reconciler.plan import Step
+from reconciler.resource import Address, Desired, Wanted
+from reconciler.world import Platform, Upload
+
+ACTING = (Action.CREATE, Action.UPDATE)
+PATIENCE = 60.0  # seconds a platform may be out of sight before a settling apply gives up
+
+
+class Sight(NamedTuple):
+    """Everything a plan rests on."""
+
+    actual: Mapping[str, Seen | Unseen]  # by kind
+    evidence: Mapping[Address, Any]
+
+    @property
+    def unseen(self) -> dict[str, str]:
+        return {kind: seen.why for kind, seen in self.actual.items() if isinstance(seen, Unseen)}
+
+
+class Watcher(Protocol):
+    """Somebody who is told what happens while it happens."""
+
+    def uploading(self, address: Address, sent: int, total: int) -> None: ...
+
+    def made(self, step: Step) -> None: ...
+
+    def waiting(self, done: "Pass", progress: Mapping[Address, Progress]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass found and did. `steps` are as they stand after it."""
+
+    steps: tuple[Step, ...]
+    made: tuple[Address, ...] = ()
+    deferred: Mapping[Address, Deferred] = field(default_factory=dict)
+    failed: Mapping[Address, str] = field(default_factory=dict)
+    unseen: Mapping[str, str] = field(default_factory=dict)  # kind → why it could not be listed
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is left that another pass could change."""
+        waits = any(step.action in (*ACTING, Action.WAIT) for step in self.steps)
+        return not (waits or self.deferred or self.unseen)
+
+    def pause(self, waited: float) -> float:
+        """Seconds until the next pass is worth its requests, having waited so long already. Pure."""
+        if self.made:
+            return 0.0
+        patient = min(5.0, 0.25 + waited / 40)
+        return min([patient, *(d.pause for d in self.deferred.values())]) if self.deferred else patient
+
+
+@dataclass(frozen=True)
+class World:
+    """One platform as a project sees it, and the means to change it."""
+
+    project: str
+    kinds: Mapping[str, Kind]
+    platform: Platform
+
+
+def look(desired: Desired, world: World) -> Sight:
+    """See all that `desired` is about; a list that fails makes its kind unseen, never empty."""
+    kinds = [world.kinds[name] for name in dict.fromkeys(address.kind for address in desired)]
+    actual: dict[str, Seen | Unseen] = {}
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        for nested in (False, True):
+            now = [kind for kind in kinds if kind.collection and bool(kind.under) is nested]
+            jobs = {
+                kind.name: pool.submit(_see, kind, world, _parents(kind, desired, actual)) for kind in now
+            }
+            actual |= {name: job.result() for name, job in jobs.items()}
+    return Sight(actual, _evidence(desired, world, actual))
+
+
+def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pass:
+    """One pass over everything that is wanted."""
+    sight = look(desired, world)
+    journal, name = creator.journal, world.platform.name
+    intents, memory = journal.open_intents(name), journal.remembered(name)
+    hand = _Hand(world, creator, watch, dict(sight.actual), intents)
+    stands: list[Wanted] = []
+    for wanted in desired.values():
+        step = hand.take(wanted, sight.evidence.get(wanted.address))
+        if (
+            step.action in (Action.KEEP, Action.WAIT)
+            and memory.get(str(wanted.address)) != wanted.fingerprint
+        ):
+            stands.append(wanted)
+    journal.remember(name, stands)
+    return Pass(tuple(hand.steps.values()), tuple(hand.made), hand.deferred, hand.failed, sight.unseen)
+
+
+def settle(
+    desired: Desired,
+    world: World,
+    creator: Creator,
+    watch: Watcher,
+    sleep: Callable[[float], None],
+    timeout: float | None = None,
+) -> Pass:
+    """
+    Passes until nothing more can change, or `timeout` seconds are over (the last pass is then unsettled).
+
+    Raises Unreachable when the platform cannot be seen at first, or for longer than PATIENCE.
+    """
+    start = seen_at = moved_at = creator.now()
+    first = True
+    while True:
+        done = once(desired, world, creator, watch)
+        now = creator.now()
+        if done.unseen and (first or now - seen_at > PATIENCE):
+            raise Unreachable(next(iter(done.unseen.values())))
+        seen_at = seen_at if done.unseen else now
+        moved_at = now if done.made else moved_at
+        if done.settled or (timeout is not None and now - start >= timeout):
+            return done
+        watch.waiting(done, progress(done, world))
+        first = False
+        sleep(done.pause(now - moved_at))
+
+
+def progress(done: Pass, world: World) -> dict[Address, Progress]:
+    """How far everything is that works; what cannot be asked now is left out."""
+    found: dict[Address, Progress] = {}
+    for step in done.steps:
+        if step.action is Action.WAIT and step.decision.observed:
+            try:
+                known = world.kinds[step.address.kind].progress(world.platform, step.decision.observed)
+            except PlatformError:
+                continue
+            if known:
+                found[step.address] = known
+    return found
+
+
+class _Hand:
+    """The part of a pass that acts; holds what has become of each step so far."""
+
+    def __init__(
+        self,
+        world: World,
+        creator: Creator,
+        watch: Watcher,
+        actual: dict[str, Seen | Unseen],
+        intents: Mapping[str, Intent],
+    ) -> None:
+        self.world, self.creator, self.watch, self.actual, self.intents = (
+            world,
+            creator,
+            watch,
+            actual,
+            intents,
+        )
+        self.steps: dict[Address, Step] = {}
+        self.ready: dict[Address, Observed] = {}
+        self.made: list[Address] = []
+        self.deferred: dict[Address, Deferred] = {}
+        self.failed: dict[Address, str] = {}
+
+    def take(self, wanted: Wanted, evidence: Any) -> Step:
+        kind = self.world.kinds[wanted.address.kind]
+        step = plan.decide(wanted, kind, self.actual, self.ready, self.steps, evidence)
+        self._cancel(kind, step)
+        if (
+            step.action in ACTING
+            and not step.after
+            and (evidence is not None or not kind.measures or step.decision.evidence)
+        ):
+            step = self._act(kind, step)
+        elif (
+            (intent := self.intents.get(wanted.fingerprint))
+            and step.decision.observed
+            and step.action not in ACTING
+        ):
+            self.creator.journal.close_intent(intent, "made", self.creator.now(), step.decision.observed.id)
+        if step.action is Action.KEEP and step.decision.observed:
+            self.ready[wanted.address] = step.decision.observed
+        self.steps[wanted.address] = step
+        return step
+
+    def _act(self, kind: Kind, step: Step) -> Step:
+        wanted = step.wanted
+        stamp = Stamp(self.world.project, str(wanted.address), wanted.fingerprint)
+        ask = self._watched(kind.ask(wanted, self.ready, stamp, step.decision), wanted)
+        end = self.creator.make(wanted, ask, self.intents.get(wanted.fingerprint))
+        match end:
+            case Made(made):
+                observed = kind.observe(made)
+                self.made.append(wanted.address)
+                after = {State.READY: Action.KEEP, State.WORKING: Action.WAIT, State.FAILED: Action.BLOCK}
+                decision = replace(step.decision, action=after[observed.state], observed=observed)
+                step = replace(step, decision=decision)
+                self._add(kind, observed)
+                self.watch.made(step)
+            case Failed(why):
+                self.failed[wanted.address] = why
+                step = replace(step, decision=Decision(Action.BLOCK, why))
+            case Deferred():
+                self.deferred[wanted.address] = end
+        return step
+
+    def _watched(self, ask: Ask, wanted: Wanted) -> Ask:
+        upload = ask.body.get("file")
+        if not isinstance(upload, Upload):
+            return ask
+        stat = upload.path.stat()
+        if (stat.st_size, stat.st_mtime_ns) != (wanted.facts["bytes"], wanted.facts["mtime_ns"]):
+            raise ReconcilerError(f"{upload.path} was changed while this ran; run it again")
+        watched = replace(
+            upload, progress=lambda sent, total: self.watch.uploading(wanted.address, sent, total)
+        )
+        return ask._replace(body=ask.body | {"file": watched})
+
+    def _add(self, kind: Kind, observed: Observed) -> None:
+        seen = self.actual.get(kind.name, Seen())
+        assert isinstance(seen, Seen)  # an unseen kind never acts
+        objects = [o for hits in seen.by_fingerprint.values() for o in hits] + list(seen.unstamped.values())
+        others = [o for o in objects if o.id != observed.id]
+        self.actual[kind.name] = Seen.of([*others, observed], self.world.project)
+
+    def _cancel(self, kind: Kind, step: Step) -> None:
+        for duplicate in step.decision.duplicates:
+            kind.cancel(self.world.platform, duplicate)
+            detail = {
+                "cancelled": duplicate.id,
+                "kept": step.decision.observed.id if step.decision.observed else "",
+            }
+            journal, name = self.creator.journal, self.world.platform.name
+            journal.record(self.creator.now(), name, step.address, "duplicate", detail)
+
+
+def _see(kind: Kind, world: World, parents: list[Observed] | Unseen) -> Seen | Unseen:
+    if isinstance(parents, Unseen):
+        return parents
+    try:
+        return Seen.of(kind.look(world.platform, world.project, parents), world.project)
+    except PlatformError as error:
+        return Unseen(str(error))
+
+
+def _parents(kind: Kind, desired: Desired, actual: Mapping[str, Seen | Unseen]) -> list[Observed] | Unseen:
+    """The standing objects in which this kind's are to be looked for: those of wanted parents."""
+    if kind.under is None:
+        return []
+    seen = actual.get(kind.under, Seen())
+    if isinstance(seen, Unseen):
+        return seen
+    wanted = {each.fingerprint for each in desired.values() if each.address.kind == kind.under}
+    return [observed for fingerprint in wanted for observed in seen.by_fingerprint.get(fingerprint, [])]
+
+
+def _evidence(desired: Desired, world: World, actual: dict[str, Seen | Unseen]) -> dict[Address, Any]:
+    """Measurements for what is not settled and whose needs all stand."""
+    measuring = [w for w in desired.values() if world.kinds[w.address.kind].measures]
+    open_ = [w for w in measuring if _unsettled(w, world, actual)]
+    if not open_:
+        return {}
+    standing = _standing(plan.make(desired, world.kinds, actual, {}, {}).steps)
+    evidence: dict[Address, Any] = {}
+    for wanted in open_:
+        kind = world.kinds[wanted.address.kind]
+        if all(need.address in standing for need in wanted.needs):
+            try:
+                evidence[wanted.address] = kind.gather(world.platform, wanted, standing)
+            except PlatformError as error:
+                actual[kind.name] = Unseen(str(error))
+    return evidence
+
+
+def _unsettled(wanted: Wanted, world: World, actual: Mapping[str, Seen | Unseen]) -> bool:
+    kind = world.kinds[wanted.address.kind]
+    seen = actual.get(kind.name, Seen())
+    return isinstance(seen, Seen) and kind.decide(wanted, seen, {}, None).action in ACTING
+
+
+def _standing(steps: Iterable[Step]) -> dict[Address, Observed]:
+    return {s.address: s.decision.observed for s in steps if s.action is Action.KEEP and s.decision.observed}

@@ -1,0 +1,326 @@
+"""
+What we remember between passes. Losing it loses history, and safety only for what was asked in the
+last few minutes.
+
+An intent opens before a create and closes when we *see* the object, or when the platform definitely
+refused it. While one is open we look, and do not ask again. A claim keeps two of us from asking for
+the same thing; its token only grows, so a holder that slept can tell that it lost its claim.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    bindparam,
+    create_engine,
+    delete,
+    event,
+    insert,
+    select,
+    update,
+)  # fmt: skip
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from reconciler.errors import ReconcilerError
+from reconciler.plan import Remembered
+from reconciler.resource import Address, Wanted
+
+LEASE = 60.0  # seconds a claim is held without being renewed
+
+metadata = MetaData()
+intents = Table(
+    "intents", metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("platform", String(200), nullable=False, index=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("address", String(200), nullable=False),
+    Column("opened_at", Float, nullable=False),
+    Column("closed_at", Float, index=True),
+    Column("outcome", String(20)),
+    Column("object_id", String(200)),
+)  # fmt: skip
+claims = Table(
+    "claims", metadata,
+    Column("platform", String(200), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),
+    Column("holder", String(200), nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("lease_until", Float, nullable=False),
+)  # fmt: skip
+memory = Table(
+    "memory", metadata,
+    Column("platform", String(200), primary_key=True),
+    Column("address", String(200), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("content", Text, nullable=False),
+    Column("row_digests", LargeBinary, nullable=False),
+)  # fmt: skip
+history = Table(
+    "history", metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("platform", String(200), nullable=False),
+    Column("address", String(200), nullable=False, index=True),
+    Column("event", String(40), nullable=False),
+    Column("detail", Text, nullable=False),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A create that was about to be asked for, and whose end we have not seen."""
+
+    id: int
+    platform: str
+    fingerprint: str
+    address: str
+    opened_at: float  # unix seconds
+
+
+class Claim(NamedTuple):
+    platform: str
+    fingerprint: str
+    holder: str
+    token: int
+
+
+class Held(NamedTuple):
+    """Somebody else is at it."""
+
+    holder: str
+    until: float  # unix seconds
+
+
+def me() -> str:
+    """This process, as others can tell whether it still lives: host, pid and the pid's start time."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def alive(holder: str) -> bool:
+    """Whether a holder may still be working. Certain only for processes of this host."""
+    host, _, rest = holder.partition(":")
+    pid, _, started = rest.partition(":")
+    return host != socket.gethostname() or _started(int(pid)) == started
+
+
+def _started(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "?"
+
+
+class Journal:
+    """One journal, on any database SQLAlchemy speaks; `url` as SQLAlchemy has it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> "Journal":
+        """Open for writing, making the tables if need be. Raises ReconcilerError."""
+        engine = create_engine(url, poolclass=NullPool if url.startswith("sqlite") else None)
+        if url.startswith("sqlite"):
+            event.listen(engine, "connect", _durable)
+            event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
+        try:
+            metadata.create_all(engine)
+        except OperationalError as error:
+            raise ReconcilerError(
+                f"the journal at {engine.url.render_as_string()} cannot be opened: {error.orig}"
+            ) from None
+        return cls(engine)
+
+    @classmethod
+    def at(cls, path: Path) -> "Journal":
+        """The SQLite journal in a file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return cls.open(f"sqlite:///{path}")
+
+    @classmethod
+    def peek(cls, path: Path) -> "Journal | None":
+        """The SQLite journal in a file, for reading alone; None where there is none."""
+        if not path.exists():
+            return None
+        return cls(create_engine(f"sqlite:///file:{path}?mode=ro&uri=true", poolclass=NullPool))
+
+    # Claims
+
+    def claim(self, platform: str, fingerprint: str, holder: str, now: float) -> Claim | Held:
+        """Take the right to ask for one object, or learn who has it."""
+        with self._write() as db:
+            mine = (claims.c.platform == platform) & (claims.c.fingerprint == fingerprint)
+            row = db.execute(select(claims).where(mine).with_for_update()).one_or_none()
+            if row is None:
+                try:
+                    with db.begin_nested():
+                        db.execute(insert(claims).values(platform=platform, fingerprint=fingerprint, holder=holder,
+                                                         token=1, lease_until=now + LEASE))  # fmt: skip
+                    return Claim(platform, fingerprint, holder, 1)
+                except IntegrityError:
+                    row = db.execute(select(claims).where(mine)).one()
+            if row.holder not in ("", holder) and row.lease_until > now and alive(row.holder):
+                return Held(row.holder, row.lease_until)
+            taken = db.execute(
+                update(claims)
+                .where(mine, claims.c.token == row.token)
+                .values(holder=holder, token=row.token + 1, lease_until=now + LEASE)
+            )
+            if not taken.rowcount:
+                return Held("somebody", now + LEASE)
+            return Claim(platform, fingerprint, holder, row.token + 1)
+
+    def release(self, claim: Claim) -> None:
+        """Give a claim back; no error when it was lost meanwhile. Its token stays, so that it only grows."""
+        with self._write() as db:
+            db.execute(
+                update(claims)
+                .where(claims.c.platform == claim.platform, claims.c.fingerprint == claim.fingerprint,
+                       claims.c.token == claim.token)
+                .values(holder="", lease_until=0.0)
+            )  # fmt: skip
+
+    # Intents
+
+    def open_intent(self, claim: Claim, address: Address, now: float) -> Intent | None:
+        """Make durable that we are about to ask; None when the claim was lost meanwhile."""
+        with self._write() as db:
+            held = db.execute(
+                select(claims.c.token)
+                .where(claims.c.platform == claim.platform, claims.c.fingerprint == claim.fingerprint)
+                .with_for_update()
+            ).scalar()
+            if held != claim.token:
+                return None
+            values = {
+                "platform": claim.platform,
+                "fingerprint": claim.fingerprint,
+                "address": str(address),
+                "opened_at": now,
+            }
+            id = db.execute(insert(intents).values(values)).inserted_primary_key
+            assert id is not None
+            return Intent(id[0], **values)  # type: ignore[arg-type]  # the four columns above
+
+    def close_intent(self, intent: Intent, outcome: str, now: float, object_id: str | None = None) -> None:
+        with self._write() as db:
+            closed = {"closed_at": now, "outcome": outcome, "object_id": object_id}
+            db.execute(update(intents).where(intents.c.id == intent.id).values(closed))
+            self._record(
+                db, now, intent.platform, intent.address, outcome, {"id": object_id} if object_id else {}
+            )
+
+    def open_intents(self, platform: str) -> dict[str, Intent]:
+        """By fingerprint, the oldest of each: what may exist without our having seen it."""
+        with self._engine.connect() as db:
+            query = select(intents).where(intents.c.closed_at.is_(None), intents.c.platform == platform)
+            rows = db.execute(query.order_by(intents.c.id.desc())).all()
+        return {r.fingerprint: Intent(r.id, r.platform, r.fingerprint, r.address, r.opened_at) for r in rows}
+
+    # Memory and history
+
+    def remember(self, platform: str, wanted: Iterable[Wanted]) -> None:
+        """What these addresses stand for now, in one transaction."""
+        rows = [
+            {
+                "platform": platform,
+                "address": str(each.address),
+                "fingerprint": each.fingerprint,
+                "content": json.dumps(each.content),
+                "row_digests": each.facts.get("row_digests", b""),
+            }
+            for each in wanted
+        ]
+        if not rows:
+            return
+        with self._write() as db:
+            stale = delete(memory).where(memory.c.platform == platform, memory.c.address == bindparam("old"))
+            db.execute(stale, [{"old": row["address"]} for row in rows])
+            db.execute(insert(memory), rows)
+
+    def remembered(self, platform: str) -> dict[str, str]:
+        """By address, the fingerprint each stood for when it was last applied."""
+        with self._engine.connect() as db:
+            query = select(memory.c.address, memory.c.fingerprint).where(memory.c.platform == platform)
+            return {row.address: row.fingerprint for row in db.execute(query)}
+
+    def recall(self, platform: str) -> dict[Address, Remembered]:
+        """By address, what each stood for when it was last applied."""
+        with self._engine.connect() as db:
+            rows = db.execute(select(memory).where(memory.c.platform == platform)).all()
+        return {
+            Address.parse(r.address): Remembered(r.fingerprint, json.loads(r.content), r.row_digests)
+            for r in rows
+        }
+
+    def record(
+        self, now: float, platform: str, address: Address, event: str, detail: Mapping[str, Any]
+    ) -> None:
+        with self._write() as db:
+            self._record(db, now, platform, str(address), event, detail)
+
+    def events(self, address: Address | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """What happened, newest first."""
+        query = select(history).order_by(history.c.id.desc()).limit(limit)
+        if address:
+            query = query.where(history.c.address == str(address))
+        with self._engine.connect() as db:
+            rows = db.execute(query).all()
+        return [
+            {"at": r.at, "platform": r.platform, "address": r.address, "event": r.event}
+            | json.loads(r.detail)
+            for r in rows
+        ]
+
+    @staticmethod
+    def _record(
+        db: Connection, now: float, platform: str, address: str, event: str, detail: Mapping[str, Any]
+    ) -> None:
+        db.execute(
+            insert(history).values(
+                at=now, platform=platform, address=address, event=event, detail=json.dumps(detail)
+            )
+        )
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as db:
+                yield db
+        except OperationalError as error:
+            raise ReconcilerError(
+                f"the journal cannot be written: {error.orig}; free the disk and apply again"
+            ) from None
+
+
+def _durable(connection: Any, _: Any) -> None:
+    """WAL, an fsync on every commit, patience with other writers, and transactions that we begin ourselves."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

@@ -1,0 +1,193 @@
+"""
+A kind is one file that knows its schema, how to see, when to act and how to act.
+
+`look` touches the world; `decide` and `ask` are pure. `decide` runs twice, to show and to act, and
+sees the same values both times. What a kind makes carries a stamp, so the platform is the state.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from reconciler.errors import Problem
+from reconciler.resource import Address, Spec, Wanted
+from reconciler.world import Object, Platform
+
+
+class State(StrEnum):
+    READY = "ready"
+    WORKING = "working"
+    FAILED = "failed"
+
+
+class Stamp(NamedTuple):
+    """What we write on everything we make: whose it is and what was asked for."""
+
+    project: str
+    address: str
+    fingerprint: str
+
+    def metadata(self) -> dict[str, str]:
+        return {f"reconciler_{key}": value for key, value in self._asdict().items()}
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, str] | None) -> "Stamp | None":
+        found = [(metadata or {}).get(f"reconciler_{key}") for key in cls._fields]
+        return cls(*map(str, found)) if all(found) else None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One object that stands on a platform, as far as we care."""
+
+    id: str
+    stamp: Stamp | None
+    state: State
+    body: Object
+    created_at: float = 0.0  # unix seconds
+    note: str = ""  # why it failed, how it stands
+
+
+class Unseen(NamedTuple):
+    """A collection that could not be listed this pass; never to be taken for an empty one."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All objects of one kind, found by fingerprint; oldest first."""
+
+    by_fingerprint: Mapping[str, list[Observed]] = field(default_factory=dict)
+    unstamped: Mapping[str, Observed] = field(default_factory=dict)  # by id; things we did not make
+
+    @classmethod
+    def of(cls, objects: Iterable[Observed], project: str) -> "Seen":
+        stamped: dict[str, list[Observed]] = {}
+        others: dict[str, Observed] = {}
+        for each in sorted(objects, key=lambda o: (o.created_at, o.id)):
+            if each.stamp and each.stamp.project == project:
+                stamped.setdefault(each.stamp.fingerprint, []).append(each)
+            else:
+                others[each.id] = each
+        return cls(stamped, others)
+
+
+class Action(StrEnum):
+    CREATE = "+"
+    UPDATE = "~"
+    DELETE = "-"
+    KEEP = "="
+    WAIT = "…"
+    BLOCK = "!"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do about one resource, and why; `observed` is what it rests on."""
+
+    action: Action
+    why: str = ""
+    observed: Observed | None = None
+    duplicates: tuple[Observed, ...] = ()  # made twice by somebody: to be cancelled, the oldest is kept
+    evidence: Any = None  # a kind's own: verdicts, measurements
+
+
+class Progress(NamedTuple):
+    """How far a working object is. `done` and `total` in the kind's own unit."""
+
+    done: float
+    total: float
+    text: str
+    eta: float | None = None  # seconds
+
+
+class Ask(NamedTuple):
+    """The one request that makes an object."""
+
+    collection: str
+    body: dict[str, Any]
+
+
+Needs = Mapping[Address, Observed]  # what stands ready of what a resource refers to
+
+
+class Kind:
+    """The base of every kind. Subclasses override what differs; the rest is content addressing."""
+
+    name: ClassVar[str]
+    Spec: ClassVar[type[Spec]]
+    noun: ClassVar[str] = "object"  # what it is called on the platform
+    collection: ClassVar[str | None] = None  # None: a pure value, nothing on any platform
+    under: ClassVar[str | None] = None  # the kind whose objects hold this collection
+    measures: ClassVar[bool] = False  # acts only on what `gather` gathered
+
+    def read(self, spec: Any, root: Path, folder: Path, show: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        What its local files teach: facts that are identity, and facts that are not.
+
+        `root` is the tree's folder, `folder` the manifest's, `show` its `path:line`. Raises ManifestError.
+        """
+        return {}, {}
+
+    def implies(self, spec: Any, find: Callable[[Address], Any]) -> Iterable[tuple[Address, dict[str, Any]]]:
+        """
+        Resources that a manifest of this kind wants without saying so, and so depends on. Pure.
+
+        `find` answers an address with its spec, or None.
+        """
+        return ()
+
+    def check(self, wanted: Wanted, spec: Any, needs: Mapping[Address, Wanted]) -> Iterable[Problem]:
+        """What is wrong between a resource and those it refers to."""
+        return ()
+
+    def look(self, platform: Platform, project: str, parents: Iterable[Observed] = ()) -> list[Observed]:
+        """
+        Everything of this kind on the platform. Raises PlatformError; never returns a part.
+
+        `parents` are the standing objects of the kind named by `under`, for collections inside others.
+        """
+        return []
+
+    def decide(self, wanted: Wanted, seen: Seen, needs: Needs, evidence: Any = None) -> Decision:
+        """Keep what carries the fingerprint, wait for what works, create what is missing. Pure."""
+        hits = seen.by_fingerprint.get(wanted.fingerprint, [])
+        if not hits:
+            return Decision(Action.CREATE)
+        alive = [hit for hit in hits if hit.state is not State.FAILED]
+        if not alive:
+            return Decision(Action.BLOCK, f"{self.noun} {hits[-1].id} failed: {hits[-1].note}", hits[-1])
+        first, *rest = alive
+        extra = tuple(hit for hit in rest if hit.state is State.WORKING)
+        if first.state is State.WORKING:
+            return Decision(Action.WAIT, first.note, first, extra)
+        return Decision(Action.KEEP, "", first, extra)
+
+    def gather(self, platform: Platform, wanted: Wanted, needs: Needs) -> Any:
+        """Measurements that `decide` rests on, once everything needed is ready; None where there are none."""
+        return None
+
+    def ask(self, wanted: Wanted, needs: Needs, stamp: Stamp, decision: Decision) -> Ask:
+        """The request that makes it. Pure."""
+        raise AssertionError(f"{self.name} makes nothing")
+
+    def observe(self, made: Object) -> Observed:
+        """An object of the platform as we see it. Pure."""
+        raise AssertionError(f"{self.name} has no objects")
+
+    def cancel(self, platform: Platform, duplicate: Observed) -> None:
+        """Stop a duplicate from costing more."""
+
+    def progress(self, platform: Platform, observed: Observed) -> Progress | None:
+        """How far a working object is, for a person who waits."""
+        return None
+
+    def parse(self, body: Mapping[str, Any]) -> Any:
+        """The spec in a manifest's body. Raises pydantic's ValidationError."""
+        return self.Spec.model_validate(body)
+
+    def spec(self, wanted: Wanted) -> Any:
+        return self.parse(wanted.body)

@@ -1,0 +1,94 @@
+"""
+Rows in a file: validated whole before anything is sent, uploaded once per content.
+
+A file on the platform has no metadata, so its name carries the stamp.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from reconciler import loader
+from reconciler.errors import ManifestError, Problem
+from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Seen, Stamp, State
+from reconciler.resource import COSMETIC, Spec, Wanted
+from reconciler.world import Object, Platform, Upload
+
+Format = Literal["chat", "vision", "preference", "reinforcement", "items"]
+STAMPED = re.compile(r"(?P<name>[^@]+)@(?P<project>[^@]+)\.(?P<fingerprint>[0-9a-f]{64})\.jsonl")
+
+
+class DatasetSpec(Spec):
+    file: Annotated[str, COSMETIC] = Field(
+        min_length=1, description="JSON Lines, relative to this manifest; its bytes count, not its name"
+    )
+    format: Format = Field(description="the row format, as OpenAI's files have it")
+    description: Annotated[str, COSMETIC] = ""
+
+
+class DatasetKind(Kind):
+    """A file, uploaded once per content."""
+
+    name = "Dataset"
+    Spec = DatasetSpec
+    noun = "file"
+    collection = "files"
+
+    def read(
+        self, spec: DatasetSpec, root: Path, folder: Path, show: str
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        from reconciler import rows
+
+        try:
+            path = loader.inside(root, folder, spec.file)
+        except ValueError as error:
+            raise ManifestError([Problem(show, f"file: {error}")]) from None
+        scan = rows.scan(path, spec.format)
+        if scan.problems:
+            more = scan.total_problems - len(scan.problems)
+            rest = [Problem(show, f"{more} more problems in {spec.file}")] if more else []
+            raise ManifestError([*scan.problems, *rest])
+        stat = path.stat()
+        return {"sha256": scan.sha256}, {
+            "rows": scan.rows,
+            "bytes": scan.bytes,
+            "path": str(path),
+            "inputs": [str(path)],
+            "mtime_ns": stat.st_mtime_ns,
+            "row_digests": scan.row_digests,
+        }
+
+    def look(self, platform: Platform, project: str, parents: Iterable[Observed] = ()) -> list[Observed]:
+        return [self.observe(file) for file in platform.list("files")]
+
+    def decide(self, wanted: Wanted, seen: Seen, needs: Needs, evidence: Any = None) -> Decision:
+        whole = {
+            print_: [hit for hit in hits if hit.body.get("bytes") == wanted.facts["bytes"]]
+            for print_, hits in seen.by_fingerprint.items()
+            if print_ == wanted.fingerprint
+        }
+        return super().decide(wanted, Seen(whole), needs)
+
+    def ask(self, wanted: Wanted, needs: Needs, stamp: Stamp, decision: Decision) -> Ask:
+        filename = f"{wanted.address.name}@{stamp.project}.{stamp.fingerprint}.jsonl"
+        purpose = "evals" if wanted.body["format"] == "items" else "fine-tune"
+        return Ask("files", {"purpose": purpose, "file": Upload(Path(wanted.facts["path"]), filename)})
+
+    def observe(self, made: Object) -> Observed:
+        named = STAMPED.fullmatch(made.get("filename") or "")
+        return Observed(
+            id=made["id"],
+            stamp=Stamp(named["project"], f"Dataset/{named['name']}", named["fingerprint"])
+            if named
+            else None,
+            state=State.FAILED if made.get("status") == "error" else State.READY,
+            body=made,
+            created_at=made.get("created_at") or 0,
+            note=made.get("status_details") or "",
+        )
+
+
+KIND = DatasetKind()

@@ -1,0 +1,94 @@
+"""
+What good means: the schema of an item and the graders every answer has to pass.
+
+`dataset`, `prompt` and `sampling_params` are only what its runs use unless they say otherwise; they
+are identity of the runs and not of the eval.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from reconciler.errors import Problem
+from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Stamp, State
+from reconciler.kinds.grader import Inline, texts, wire
+from reconciler.kinds.prompt import SamplingParams, variables
+from reconciler.resource import COSMETIC, Address, Ref, Spec, Wanted
+from reconciler.world import Object, Platform
+
+
+class EvalSpec(Spec):
+    item_schema: dict[str, Any] = Field(description="JSON Schema that every item must satisfy")
+    graders: list[Annotated[str, Ref("Grader")] | Inline] = Field(
+        min_length=1, description="an answer passes when it passes all of them"
+    )
+    dataset: Annotated[str | None, Ref("Dataset"), COSMETIC] = Field(
+        None, description="the items its runs use"
+    )
+    prompt: Annotated[str | None, Ref("Prompt"), COSMETIC] = Field(
+        None, description="the prompt its runs use"
+    )
+    sampling_params: Annotated[SamplingParams, COSMETIC] = SamplingParams()
+    description: Annotated[str, COSMETIC] = ""
+
+    @field_validator("item_schema")
+    @classmethod
+    def _is_a_schema(cls, schema: dict[str, Any]) -> dict[str, Any]:
+        import jsonschema
+
+        try:
+            jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator).check_schema(schema)
+        except jsonschema.SchemaError as error:
+            raise ValueError(f"item_schema is no JSON Schema: {error.message}") from None
+        return schema
+
+
+class EvalKind(Kind):
+    """An eval on the platform."""
+
+    name = "Eval"
+    Spec = EvalSpec
+    noun = "eval"
+    collection = "evals"
+
+    def check(self, wanted: Wanted, spec: EvalSpec, needs: Mapping[Address, Wanted]) -> Iterable[Problem]:
+        known = spec.item_schema.get("properties")
+        if not known:
+            return
+        for index, grader in enumerate(spec.graders):
+            address = Ref("Grader").address(grader) if isinstance(grader, str) else None
+            body = needs[address].body if address else grader.model_dump()  # type: ignore[union-attr]
+            for name in sorted(variables(texts(body)) - known.keys()):
+                called = address.name if address else f"graders[{index}]"
+                yield Problem(wanted.where, f"grader {called} uses item.{name}, which item_schema does not have; "
+                              f"it has {', '.join(known)}")  # fmt: skip
+
+    def look(self, platform: Platform, project: str, parents: Iterable[Observed] = ()) -> list[Observed]:
+        return [self.observe(each) for each in platform.list("evals")]
+
+    def ask(self, wanted: Wanted, needs: Needs, stamp: Stamp, decision: Decision) -> Ask:
+        spec: EvalSpec = self.spec(wanted)
+        criteria = []
+        for index, grader in enumerate(spec.graders):
+            address = Ref("Grader").address(grader) if isinstance(grader, str) else None
+            criteria.append(dict(needs[address].body) if address else wire(grader, f"grader-{index}", needs))
+        body = {
+            "name": wanted.address.name,
+            "data_source_config": {
+                "type": "custom",
+                "item_schema": spec.item_schema,
+                "include_sample_schema": True,
+            },
+            "testing_criteria": criteria,
+            "metadata": stamp.metadata(),
+        }
+        return Ask("evals", body)
+
+    def observe(self, made: Object) -> Observed:
+        return Observed(
+            made["id"], Stamp.read(made.get("metadata")), State.READY, made, made.get("created_at") or 0
+        )
+
+
+KIND = EvalKind()

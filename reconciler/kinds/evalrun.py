@@ -1,0 +1,112 @@
+"""One subject (model × prompt) measured by one eval on one dataset; also implied by every promotion rule."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from reconciler.errors import Problem
+from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Progress, Stamp, State
+from reconciler.kinds.grader import model_name
+from reconciler.kinds.prompt import SamplingParams, variables
+from reconciler.resource import COSMETIC, Address, Ref, Spec, Wanted
+from reconciler.world import Object, Platform
+
+STATES = {"completed": State.READY, "failed": State.FAILED, "canceled": State.FAILED}
+
+
+class EvalRunSpec(Spec):
+    eval: Annotated[str, Ref("Eval")]
+    model: Annotated[str, Ref("Model", "FineTuneJob")]
+    dataset: Annotated[str, Ref("Dataset")] = Field(description="rows of format items")
+    prompt: Annotated[str | None, Ref("Prompt")] = None
+    item_reference: str | None = Field(
+        None, description="the item field that holds the messages, e.g. item.input"
+    )
+    sampling_params: SamplingParams = Field(
+        SamplingParams(), description="over the prompt's; temperature is 0 unless one of them says otherwise"
+    )
+    attempt: int = Field(1, ge=1, description="raise it to measure again what failed")
+    description: Annotated[str, COSMETIC] = ""
+
+    @model_validator(mode="after")
+    def _one_input(self) -> "EvalRunSpec":
+        if (self.prompt is None) == (self.item_reference is None):
+            raise ValueError("a run needs what to ask: a prompt, or an item_reference")
+        return self
+
+
+class EvalRunKind(Kind):
+    """A run of an eval."""
+
+    name = "EvalRun"
+    Spec = EvalRunSpec
+    noun = "eval run"
+    collection = "evals/{eval}/runs"
+    under = "Eval"
+
+    def check(self, wanted: Wanted, spec: EvalRunSpec, needs: Mapping[Address, Wanted]) -> Iterable[Problem]:
+        dataset = needs[wanted.needed("dataset")]
+        schema = needs[wanted.needed("eval")].body["item_schema"]
+        if dataset.body["format"] != "items":
+            yield Problem(
+                wanted.where, f"{dataset.address} holds {dataset.body['format']} rows, an eval takes items"
+            )
+            return
+        if spec.prompt and (known := schema.get("properties")):
+            prompt = needs[wanted.needed("prompt")]
+            used = variables(message["content"] for message in prompt.body["messages"])
+            for name in sorted(used - known.keys()):
+                yield Problem(prompt.where, f"{prompt.address} uses {{{{ {name} }}}}, which the items of "
+                              f"{wanted.needed('eval')} do not have; they have {', '.join(known)}")  # fmt: skip
+        from reconciler import rows
+
+        yield from rows.scan(dataset.facts["path"], "items", item_schema=schema).problems
+
+    def look(self, platform: Platform, project: str, parents: Iterable[Observed] = ()) -> list[Observed]:
+        return [self.observe(run) for parent in parents for run in platform.list(f"evals/{parent.id}/runs")]
+
+    def ask(self, wanted: Wanted, needs: Needs, stamp: Stamp, decision: Decision) -> Ask:
+        spec: EvalRunSpec = self.spec(wanted)
+        params = spec.sampling_params.wire()
+        if spec.prompt:
+            prompt = needs[wanted.needed("prompt")].body
+            messages = {"type": "template", "template": prompt["template"]}
+            params = {"temperature": 0.0} | prompt["sampling_params"] | params
+        else:
+            params = {"temperature": 0.0} | params
+            messages = {"type": "item_reference", "item_reference": spec.item_reference}
+        source = {
+            "type": "completions",
+            "source": {"type": "file_id", "id": needs[wanted.needed("dataset")].id},
+            "model": model_name(needs[wanted.needed("model")]),
+            "input_messages": messages,
+            "sampling_params": params,
+        }
+        body = {"name": wanted.address.name, "data_source": source, "metadata": stamp.metadata()}
+        return Ask(f"evals/{needs[wanted.needed('eval')].id}/runs", body)
+
+    def observe(self, made: Object) -> Observed:
+        error = made.get("error") or {}
+        return Observed(
+            id=made["id"],
+            stamp=Stamp.read(made.get("metadata")),
+            state=STATES.get(made["status"], State.WORKING),
+            body=made,
+            created_at=made.get("created_at") or 0,
+            note=error.get("message") or made["status"],
+        )
+
+    def cancel(self, platform: Platform, duplicate: Observed) -> None:
+        run = f"evals/{duplicate.body['eval_id']}/runs/{duplicate.id}"
+        platform.create(f"{run}/cancel", {}, key=f"cancel:{duplicate.id}")
+
+    def progress(self, platform: Platform, observed: Observed) -> Progress | None:
+        counts = observed.body.get("result_counts") or {}
+        total = counts.get("total") or 0
+        done = sum(counts.get(key) or 0 for key in ("passed", "failed", "errored"))
+        rate = f"{counts['passed'] / done:.1%} passed" if done else "waiting"
+        return Progress(done, total, f"{done}/{total} items, {rate}")
+
+
+KIND = EvalRunKind()

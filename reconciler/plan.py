@@ -1,0 +1,164 @@
+"""
+What would be done, and why: desired against actual, in dependency order. Pure.
+
+The engine acts on exactly these steps, so a plan cannot say one thing and an apply do another.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from reconciler.fingerprint import dotted
+from reconciler.kind import Action, Decision, Kind, Needs, Observed, Seen, Unseen
+from reconciler.resource import Address, Desired, Wanted
+
+Actual = Mapping[str, Seen | Unseen]  # by kind
+DIGEST = 8  # bytes of every row's digest
+
+
+class Remembered(NamedTuple):
+    """What an address stood for when it was last applied."""
+
+    fingerprint: str
+    content: Mapping[str, Any]
+    row_digests: bytes = b""
+
+
+class Change(NamedTuple):
+    """One field that differs from what was last applied. `at` is its JSON pointer."""
+
+    at: str
+    before: Any
+    after: Any
+
+    @property
+    def field(self) -> str:
+        return dotted(self.at)
+
+    @property
+    def ref(self) -> str | None:
+        """The resource whose change this is, if the field refers to one."""
+        return next((v["ref"] for v in (self.after, self.before) if isinstance(v, dict) and "ref" in v), None)
+
+
+class RowChanges(NamedTuple):
+    """How the rows of a dataset differ. `lines` are 1-based lines of the new file."""
+
+    added: int
+    removed: int
+    changed: int
+    lines: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One resource, what is to be done about it, and why."""
+
+    wanted: Wanted
+    decision: Decision
+    after: tuple[Address, ...] = ()  # what has to stand first
+    replaces: str | None = None  # the fingerprint that this address stood for
+    changes: tuple[Change, ...] = ()
+    rows: RowChanges | None = None
+
+    @property
+    def address(self) -> Address:
+        return self.wanted.address
+
+    @property
+    def action(self) -> Action:
+        return self.decision.action
+
+
+@dataclass(frozen=True)
+class Plan:
+    steps: tuple[Step, ...]
+    counts: Counter[Action] = field(default_factory=Counter)
+
+    @property
+    def pending(self) -> bool:
+        """Whether an apply would change anything."""
+        return any(self.counts[action] for action in (Action.CREATE, Action.UPDATE, Action.DELETE))
+
+    @property
+    def replaced(self) -> int:
+        return sum(1 for step in self.steps if step.action is Action.CREATE and step.replaces)
+
+
+def make(
+    desired: Desired,
+    kinds: Mapping[str, Kind],
+    actual: Actual,
+    evidence: Mapping[Address, Any],
+    memory: Mapping[Address, Remembered],
+) -> Plan:
+    """Every resource's step, needs before the needing."""
+    steps: dict[Address, Step] = {}
+    ready: dict[Address, Observed] = {}
+    for wanted in desired.values():
+        step = decide(wanted, kinds[wanted.address.kind], actual, ready, steps, evidence.get(wanted.address))
+        if step.action is Action.KEEP and step.decision.observed:
+            ready[wanted.address] = step.decision.observed
+        if step.action in (Action.CREATE, Action.UPDATE):
+            step = _explain(step, memory.get(wanted.address))
+        steps[wanted.address] = step
+    return Plan(tuple(steps.values()), Counter(step.action for step in steps.values()))
+
+
+def decide(
+    wanted: Wanted, kind: Kind, actual: Actual, ready: Needs, steps: Mapping[Address, Step], evidence: Any
+) -> Step:
+    """One resource's step, given those of everything it needs."""
+    seen = actual.get(kind.name, Seen())
+    if isinstance(seen, Unseen):
+        return Step(wanted, Decision(Action.BLOCK, f"cannot be seen now: {seen.why}"))
+    decision = kind.decide(wanted, seen, ready, evidence)
+    waiting = tuple(
+        dict.fromkeys(
+            n.address for n in wanted.needs if n.address not in ready and not _done(steps, n.address)
+        )
+    )
+    if decision.action not in (Action.CREATE, Action.UPDATE) or not waiting or decision.evidence is not None:
+        return Step(wanted, decision)
+    stuck = next((address for address in waiting if steps[address].action is Action.BLOCK), None)
+    if stuck:
+        return Step(wanted, Decision(Action.BLOCK, f"waits for {stuck}", decision.observed), waiting)
+    return Step(wanted, decision, waiting)
+
+
+def _done(steps: Mapping[Address, Step], address: Address) -> bool:
+    """A pure value that stands without an object."""
+    return steps[address].action is Action.KEEP and steps[address].decision.observed is None
+
+
+def _explain(step: Step, before: Remembered | None) -> Step:
+    wanted = step.wanted
+    if before is None or before.fingerprint == wanted.fingerprint:
+        return step
+    old, new = before.content, wanted.content
+    changes = tuple(
+        Change(at, old.get(at), new.get(at))
+        for at in sorted(old.keys() | new.keys())
+        if old.get(at) != new.get(at)
+    )
+    digests = wanted.facts.get("row_digests")
+    return Step(
+        wanted, step.decision, step.after, before.fingerprint, changes,
+        compare_rows(before.row_digests, digests) if digests and before.row_digests else None,
+    )  # fmt: skip
+
+
+def compare_rows(before: bytes, after: bytes) -> RowChanges:
+    """Two files' rows by their digests: changed in place where the counts agree, added and removed otherwise."""
+    old = [before[i : i + DIGEST] for i in range(0, len(before), DIGEST)]
+    new = [after[i : i + DIGEST] for i in range(0, len(after), DIGEST)]
+    if len(old) == len(new):
+        lines = tuple(n for n, (a, b) in enumerate(zip(old, new, strict=True), start=1) if a != b)
+        if len(lines) <= len(new) // 2:
+            return RowChanges(0, 0, len(lines), lines)
+    gone = Counter(old) - Counter(new)
+    came = Counter(new) - Counter(old)
+    left = came.copy()
+    lines = tuple(n for n, row in enumerate(new, start=1) if left[row] > 0 and not left.subtract([row]))
+    return RowChanges(came.total(), gone.total(), 0, lines)

@@ -1,0 +1,133 @@
+"""
+A folder of manifests as one project: what it wants, and where it keeps its things.
+
+What was resolved is kept in the data folder beside the stamps of every file it was read from, so a
+second look at an unchanged tree opens none of them. The cache may be deleted at any time.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from reconciler import __version__, fingerprint, graph, loader
+from reconciler.errors import ManifestError, Problem
+from reconciler.kinds import all_kinds
+from reconciler.kinds.project import ProjectSpec
+from reconciler.loader import FileStamp
+from reconciler.resource import Address, Desired, Wanted
+
+DATA = ".reconciler"
+YOUNG = 0.05  # seconds; a file written so lately could be written again without its stamp changing
+
+
+@dataclass(frozen=True)
+class Project:
+    """Everything a command needs to know of a tree."""
+
+    root: Path
+    name: str
+    spec: ProjectSpec
+    desired: Desired
+
+    @property
+    def data(self) -> Path:
+        """The data folder: journal, cache, the embedded platform's store. Ignored by git."""
+        return self.root / DATA
+
+    @property
+    def journal(self) -> Path:
+        return self.data / "journal.db"
+
+    @property
+    def releases(self) -> Path:
+        return self.root / "releases"
+
+    def find(self, text: str) -> Wanted:
+        """The resource meant by `Kind/name`. Raises ManifestError that names near ones."""
+        address = Address.parse(text)
+        if address not in self.desired:
+            near = loader.did_you_mean(text, map(str, self.desired))
+            raise ManifestError(
+                [Problem("", f"there is no {text}" + (f"; did you mean {near}?" if near else ""))]
+            )
+        return self.desired[address]
+
+
+class _Cached(msgspec.Struct):
+    made_by: str
+    root: str
+    files: list[FileStamp]
+    inputs: list[FileStamp]
+    desired: list[Wanted]
+
+
+def load(root: Path) -> Project:
+    """Read and resolve a tree, or remember it. Raises ManifestError with every problem found."""
+    desired = _remembered(root)
+    if desired is None:
+        tree, problems = loader.read_tree(root)
+        try:
+            desired = graph.resolve(tree.documents, all_kinds(), root)
+        except ManifestError as error:
+            problems += error.problems
+        if problems or desired is None:
+            raise ManifestError(problems)
+        _remember(root, tree.files, desired)
+    project = next((wanted for wanted in desired.values() if wanted.address.kind == "Project"), None)
+    if project is None:
+        what = "no manifest of kind Project here; add one, its name goes on everything that is made"
+        raise ManifestError([Problem(str(root), what)])
+    return Project(root, project.address.name, ProjectSpec.model_validate(project.body), desired)
+
+
+def keep(data: Path) -> Path:
+    """Make the data folder, invisible to git. Raises OSError."""
+    data.mkdir(parents=True, exist_ok=True)
+    ignore = data / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+    return data
+
+
+def _remembered(root: Path) -> Desired | None:
+    try:
+        cached = msgspec.msgpack.decode((root / DATA / "resolved.cache").read_bytes(), type=_Cached)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if cached.made_by != _maker() or cached.root != str(root):
+        return None
+    files, problems = loader.walk(root)
+    if problems or files != cached.files or any(_stamp(each.path) != each for each in cached.inputs):
+        return None
+    return {wanted.address: wanted for wanted in cached.desired}
+
+
+def _remember(root: Path, files: list[FileStamp], desired: Desired) -> None:
+    paths = sorted({path for wanted in desired.values() for path in wanted.facts.get("inputs", ())})
+    inputs = [stamp for stamp in map(_stamp, paths) if stamp]
+    newest = max((stamp.mtime_ns for stamp in (*files, *inputs)), default=0)
+    if time.time_ns() - newest < YOUNG * 1e9 or not (root / DATA).is_dir():
+        return
+    cached = _Cached(_maker(), str(root), files, inputs, list(desired.values()))
+    path = root / DATA / "resolved.cache"
+    try:
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(msgspec.msgpack.encode(cached))
+        temporary.replace(path)
+    except OSError:
+        pass  # a full disk or a folder we may not write costs the next look some time, and nothing else
+
+
+def _maker() -> str:
+    return f"{__version__}.{fingerprint.ALGORITHM}"
+
+
+def _stamp(path: str) -> FileStamp | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return FileStamp(path, found.st_size, found.st_mtime_ns, found.st_ino)
