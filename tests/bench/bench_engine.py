@@ -1,7 +1,8 @@
 """
-The engine against its floor, `generate` of Transformers one request at a time: `python tests/bench/bench_engine.py`.
+The engine against its floor, `generate` of Transformers one request at a time.
 
-Both answer the same short prompts with the packaged base model, greedily, in the same run; the ratio counts.
+`python tests/bench/bench_engine.py`: both answer the same short prompts with the packaged base model,
+greedily, in the same run; the ratio counts.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def asks() -> list[Ask]:
     return [
         Ask(
             model=MODEL,
-            messages=[{"role": "user", "content": f"Repeat: order number {i}{'0' * (i % 7)} has not arrived yet"}],
+            messages=[
+                {"role": "user", "content": f"Repeat: order number {i}{'0' * (i % 7)} has not arrived yet"}
+            ],
             temperature=0,
             max_tokens=LONGEST,
         )
@@ -52,7 +55,7 @@ def one_by_one(wanted: Sequence[Ask]) -> float:
 
 
 async def together(wanted: Sequence[Ask]) -> tuple[float, float]:
-    """Answers a second of the engine: from `CLIENTS` clients that each wait for their answers, and as one unit."""
+    """Answers a second of the engine: for `CLIENTS` clients who wait for theirs, and as one unit."""
     engine = Engine(threads=2)
     await engine.generate(wanted[:CLIENTS])
     left = list(wanted)

@@ -37,7 +37,7 @@ def engine(runner: asyncio.Runner) -> Iterator[Engine]:
 
 def many(count: int, **changes: Any) -> list[Ask]:
     """Different prompts of different lengths, sampled by different seeds."""
-    words = "red green blue lamp boat and or the order is late".split()
+    words = ["red", "green", "blue", "lamp", "boat", "and", "or", "the", "order", "is", "late"]
     return [
         replace(
             GREEDY,
@@ -262,7 +262,8 @@ def test_a_killed_engine_is_started_again_and_loses_no_call(runner, engine):
 def test_an_engine_dies_with_its_parent():
     code = (
         "import asyncio, os\nfrom reconciler.selfhosted.engine import Engine\n"
-        "engine = Engine()\nasyncio.run(engine.start())\nprint(engine.pid, flush=True)\nos.kill(os.getpid(), 9)"
+        "engine = Engine()\nasyncio.run(engine.start())\nprint(engine.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert parent.stdout is not None

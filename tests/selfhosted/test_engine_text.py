@@ -101,27 +101,39 @@ def test_tool_call_ids_repeat_with_the_prompt_and_differ_without_it():
 
 @pytest.mark.parametrize(
     "text",
-    ["<tool_call>{broken</tool_call>", "<tool_call>[1]</tool_call>", '<tool_call>{"name": 3}</tool_call>', "plain"],
+    [
+        "<tool_call>{broken</tool_call>",
+        "<tool_call>[1]</tool_call>",
+        '<tool_call>{"name": 3}</tool_call>',
+        "plain",
+    ],
 )
 def test_what_is_no_tool_call_stays_text(text):
     assert (text, None) == said(text, [])
 
 
 def test_the_client_imports_no_torch():
-    code = "import sys, reconciler.selfhosted.engine; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    code = "import sys, reconciler.selfhosted.engine; print({'torch', 'transformers'} & set(sys.modules))"
 
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
-    assert "False False" == out.strip()
+    assert "set()" == out.strip()
 
 
 def test_messages_survive_the_wire():
-    ask = Ask("/m", [{"role": "user", "content": [{"type": "text", "text": "é"}]}], stop=("a",), seed=3, logprobs=0)
+    ask = Ask(
+        "/m", [{"role": "user", "content": [{"type": "text", "text": "é"}]}], stop=("a",), seed=3, logprobs=0
+    )
 
     read = wire.requests.decode(wire.frame(wire.Stream(5, ask))[4:])
 
     assert 5 == read.call
-    assert (list(ask.messages), 3, ["a"], 0) == (read.ask.messages, read.ask.seed, read.ask.stop, read.ask.logprobs)
+    assert (list(ask.messages), 3, ["a"], 0) == (
+        read.ask.messages,
+        read.ask.seed,
+        read.ask.stop,
+        read.ask.logprobs,
+    )
 
 
 def test_a_client_that_hangs_up_takes_its_calls_with_it(tmp_path):
@@ -139,7 +151,9 @@ def test_a_client_that_hangs_up_takes_its_calls_with_it(tmp_path):
     commands: list[Command] = []
     asyncio.run(hang_up())
 
-    assert [(Key(0, 1), wire.Stream), (Key(0, -1), type(None))] == [(key, type(what)) for key, what in commands]
+    assert [(Key(0, 1), wire.Stream), (Key(0, -1), type(None))] == [
+        (key, type(what)) for key, what in commands
+    ]
 
 
 @pytest.mark.parametrize("noise", [b"GET / HTTP/1.1\r\n\r\n", b"\x00\x00\x00\x02hi", b"\xff\xff\xff\xff"])

@@ -148,10 +148,7 @@ class Engine:
             return self._connection
 
     async def _reconnect(self) -> Connection:
-        """Connect to the process we have, or to a new one when it no longer answers."""
-        if self.pid:
-            with contextlib.suppress(OSError):
-                return Connection(*await asyncio.open_unix_connection(self._uds))
+        """Connect to a new process; one that hung up on us is dying, though its socket may still accept."""
         await self._end_process()
         if len(os.fsencode(self._uds)) > LONGEST_SOCKET_PATH:
             raise EngineError(

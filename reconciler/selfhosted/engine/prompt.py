@@ -12,8 +12,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
-
 from reconciler.selfhosted.engine.values import Ask, EngineError
 from reconciler.selfhosted.training import turns
 
@@ -29,7 +27,10 @@ def tokens(tokenizer: Any, ask: Ask) -> list[int]:
         text = tokenizer.apply_chat_template(
             messages, tools=list(ask.tools) if ask.tools else None, add_generation_prompt=True, tokenize=False
         )
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:  # programs of strangers
+    except EngineError:
+        raise
+    # a template is a stranger's program over a stranger's messages
+    except Exception as error:
         raise EngineError(
             "invalid_request", f"the model's chat template refused the messages: {error}"
         ) from error

@@ -8,32 +8,18 @@ base plus a thin layer: both are served from one copy of the base.
 from __future__ import annotations
 
 import json
-import struct
 from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from reconciler.selfhosted.engine.grammar import Grammars
 from reconciler.selfhosted.engine.network import Base, Served
 from reconciler.selfhosted.engine.values import EngineError
 
-# what the loaders of transformers, peft, safetensors and tokenizers raise for folders that are not whole
-UNLOADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    RuntimeError,
-    SafetensorError,
-    struct.error,
-)
 ATTENTION = {"full_attention", "sliding_attention"}
 
 
@@ -58,12 +44,13 @@ class Shelf:
             self._make_room(_weights(path), busy)
             served = self._adapter(path, busy) if adapter else self._whole(path)
             served.prove()
-        except UNLOADABLE as error:
-            self._put_away_orphans()
-            raise EngineError("model_unloadable", f"{folder} cannot be loaded: {_sentence(error)}") from error
         except EngineError:
             self._put_away_orphans()
             raise
+        # a folder that is not whole makes four libraries raise what they like; tokenizers a bare Exception
+        except Exception as error:
+            self._put_away_orphans()
+            raise EngineError("model_unloadable", f"{folder} cannot be loaded: {_sentence(error)}") from error
         self._served[folder] = served
         return served
 
