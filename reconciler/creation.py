@@ -9,13 +9,16 @@ for the stamp in later passes, and by asking again with the same key where the p
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.errors import Busy, Rejected, Unclear, Unreachable
-from reconciler.journal import Claim, Intent, Journal
+from reconciler.intent import Claim, Intent
 from reconciler.kind import Ask
 from reconciler.resource import Wanted
 from reconciler.world import Object, Platform
+
+if TYPE_CHECKING:  # the database library is only loaded by those who write
+    from reconciler.journal import Journal
 
 WINDOW = 120.0  # seconds after which an object that was asked for and is not seen does not exist
 
@@ -52,7 +55,7 @@ class Creator:
     """Makes objects on one platform, one request each."""
 
     platform: Platform
-    journal: Journal
+    journal: "Journal"
     holder: str
     now: Callable[[], float]
 

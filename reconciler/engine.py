@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from reconciler import plan
 from reconciler.creation import Creator, Deferred, Failed, Made
 from reconciler.errors import PlatformError, ReconcilerError, Unreachable
-from reconciler.journal import Intent
+from reconciler.intent import Intent
 from reconciler.kind import Action, Ask, Decision, Kind, Observed, Progress, Seen, Stamp, State, Unseen
 from reconciler.plan import Step
 from reconciler.resource import Address, Desired, Wanted

@@ -12,9 +12,8 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -39,10 +38,9 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from reconciler.errors import ReconcilerError
+from reconciler.intent import LEASE, Claim, Held, Intent
 from reconciler.plan import Remembered
 from reconciler.resource import Address, Wanted
-
-LEASE = 60.0  # seconds a claim is held without being renewed
 
 metadata = MetaData()
 intents = Table(
@@ -81,31 +79,6 @@ history = Table(
     Column("event", String(40), nullable=False),
     Column("detail", Text, nullable=False),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Intent:
-    """A create that was about to be asked for, and whose end we have not seen."""
-
-    id: int
-    platform: str
-    fingerprint: str
-    address: str
-    opened_at: float  # unix seconds
-
-
-class Claim(NamedTuple):
-    platform: str
-    fingerprint: str
-    holder: str
-    token: int
-
-
-class Held(NamedTuple):
-    """Somebody else is at it."""
-
-    holder: str
-    until: float  # unix seconds
 
 
 def me() -> str:

@@ -132,6 +132,7 @@ class Reinforcement(Struct):
 
     messages: Annotated[list[Developer | User | Assistant | Tool], Meta(min_length=1)]
     tools: Tools = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
 
 
 class Items(Strict):

@@ -6,7 +6,6 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from reconciler import engine, loader
 from reconciler import plan as planning
@@ -14,11 +13,10 @@ from reconciler.cli import render, session
 from reconciler.engine import Pass
 from reconciler.errors import Unreachable
 from reconciler.gates import Verdict
-from reconciler.journal import Journal
 from reconciler.kind import Action
 from reconciler.plan import Change, Plan, Step
 from reconciler.project import Project, load
-from reconciler.resource import Desired, Wanted
+from reconciler.resource import Wanted
 
 PENDING, FAILED_GATE, INCONCLUSIVE, IN_PROGRESS = 2, 4, 5, 7  # exit codes
 
@@ -55,8 +53,7 @@ def explain(address: str, folder: Path, output: str, platform: str | None) -> in
     project, name, made = _planned(folder, platform)
     wanted = project.find(address)
     step = next(each for each in made.steps if each.address == wanted.address)
-    journal = Journal.peek(project.journal)
-    events = journal.events(wanted.address, limit=10) if journal else []
+    events = session.events(project, wanted.address)
     if output == "json":
         document = json.loads(render.plan_json(Plan((step,)), project.name, name, locate))
         print(json.dumps({"version": render.VERSION, **document["steps"][0], "events": events}, indent=2))
@@ -72,7 +69,7 @@ def apply(folder: Path, output: str, platform: str | None, wait: bool, timeout: 
     project = load(folder)
     name = session.chosen(project, platform)
     with session.writing(project, name) as (world, creator):
-        before = _decide(project.desired, world, session.memory(project, name))
+        before = _decide(project, name, world)
         if output == "text":
             print(render.plan_text(before, project.name, name, locate), flush=True)
         if _finished(before):
@@ -131,14 +128,18 @@ def _planned(folder: Path, platform: str | None) -> tuple[Project, str, Plan]:
     project = load(folder)
     name = session.chosen(project, platform)
     with session.reading(project, name) as world:
-        return project, name, _decide(project.desired, world, session.memory(project, name))
+        return project, name, _decide(project, name, world)
 
 
-def _decide(desired: Desired, world: engine.World, memory: Any) -> Plan:
-    sight = engine.look(desired, world)
+def _decide(project: Project, name: str, world: engine.World) -> Plan:
+    sight = engine.look(project.desired, world)
     if sight.unseen:
         raise Unreachable(next(iter(sight.unseen.values())))
-    return planning.make(desired, world.kinds, sight.actual, sight.evidence, memory)
+    made = planning.make(project.desired, world.kinds, sight.actual, sight.evidence, {})
+    if not made.pending:
+        return made
+    memory = session.memory(project, name)  # only what changes needs explaining
+    return planning.make(project.desired, world.kinds, sight.actual, sight.evidence, memory)
 
 
 def _finished(before: Plan) -> bool:

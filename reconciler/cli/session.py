@@ -4,11 +4,11 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 from reconciler.creation import Creator
 from reconciler.engine import World
 from reconciler.errors import ManifestError, Problem
-from reconciler.journal import Journal, me
 from reconciler.kinds import all_kinds
 from reconciler.kinds.project import Embedded
 from reconciler.plan import Remembered
@@ -39,6 +39,8 @@ def reading(project: Project, name: str) -> Iterator[World]:
 @contextmanager
 def writing(project: Project, name: str) -> Iterator[tuple[World, Creator]]:
     """The world to change, and the hand that does."""
+    from reconciler.journal import Journal, me
+
     keep(project.data)
     journal = Journal.at(project.journal)
     with _platform(project, name, write=True) as platform:
@@ -48,8 +50,22 @@ def writing(project: Project, name: str) -> Iterator[tuple[World, Creator]]:
 
 def memory(project: Project, name: str) -> dict[Address, Remembered]:
     """What every address stood for when it was last applied; empty where nothing ever was."""
+    if not project.journal.exists():
+        return {}
+    from reconciler.journal import Journal
+
     journal = Journal.peek(project.journal)
     return journal.recall(name) if journal else {}
+
+
+def events(project: Project, address: Address) -> list[dict[str, Any]]:
+    """What happened to a resource lately, newest first."""
+    if not project.journal.exists():
+        return []
+    from reconciler.journal import Journal
+
+    journal = Journal.peek(project.journal)
+    return journal.events(address, limit=10) if journal else []
 
 
 @contextmanager
