@@ -16,6 +16,8 @@ from .sandbox import GraderFailed, Sandbox
 from .similarity import METRICS, TooLong, similarity
 from .template import UnknownVariable, render
 
+_WRITTEN_BY_THE_MODEL = ("sample.output_json", "sample.output_tools", "sample.choices")
+
 
 async def grade(
     grader: Mapping[str, Any],
@@ -25,7 +27,7 @@ async def grade(
     judge: Judge,
     sandbox: Sandbox,
 ) -> Grade:
-    """The grade of one sample, by a grader that `check` found nothing wrong with. Never raises for an item."""
+    """The grade of one sample, by a grader in which `check` found nothing wrong. Never raises for an item."""
     started = time.perf_counter()
     scored = await _scored(grader, item, sample, judge, sandbox)
     return grade_of(grader, scored, time.perf_counter() - started)
@@ -60,9 +62,11 @@ async def _scored(
 
 
 def _unknown(unknown: UnknownVariable, sample: Mapping[str, Any]) -> Problem:
+    """Whose fault a missing variable is: the sample's, where a model was to write it, else the grader's."""
     if unknown.path.startswith("sample.output_json") and "output_json" not in sample:
-        why = f"{{{{ {unknown.path} }}}}: the sample's text is not JSON"
-        return Problem("sample_parse_error", why)
+        return Problem("sample_parse_error", f"{{{{ {unknown.path} }}}}: the sample's text is not JSON")
+    if unknown.path.startswith(_WRITTEN_BY_THE_MODEL):
+        return Problem("sample_parse_error", str(unknown))
     return Problem("invalid_variable_error", str(unknown))
 
 

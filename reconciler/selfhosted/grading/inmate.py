@@ -31,11 +31,11 @@ MAX_ANSWER = 4_096
 MAX_DETAILS = 1_000
 
 # Imported ahead when a source asks for them, so that a fork per item does not import them again.
-PRELOADED = frozenset(
-    "ast collections copy dataclasses datetime decimal deepdiff difflib enum fractions functools itertools "
-    "json jsonschema math nltk numpy operator pandas pydantic random rapidfuzz rdkit re rouge_score scipy "
-    "skbio sklearn sqlparse statistics string sympy textwrap typing unicodedata yaml".split()  # noqa: SIM905
-)
+PRELOADED = """
+ast collections copy dataclasses datetime decimal deepdiff difflib enum fractions functools itertools
+json jsonschema math nltk numpy operator pandas pydantic random rapidfuzz rdkit re rouge_score scipy
+skbio sklearn sqlparse statistics string sympy textwrap typing unicodedata yaml
+""".split()  # noqa: SIM905, a list of names reads better as text
 
 
 def main() -> None:
@@ -45,7 +45,13 @@ def main() -> None:
         os.dup2(null, stream)
     hello = json.loads(read_frame(host_in) or b"")
     limits = hello["limits"]
-    resource.setrlimit(resource.RLIMIT_AS, (limits["memory_bytes"],) * 2)
+    limit(
+        (resource.RLIMIT_AS, limits["memory_bytes"]),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_NOFILE, 64),
+    )
     sys.path.extend(hello["libraries"])
     program, problem = compiled(hello["source"])
     item_filter = bytes.fromhex(hello["filter"])
@@ -63,8 +69,8 @@ def compiled(source: str) -> tuple[CodeType | None, str | None]:
         tree = ast.parse(source, "<grader>")
         program = compile(tree, "<grader>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as wrong:
-        line = getattr(wrong, "lineno", None)
-        return None, f"source is not Python: {wrong}"[:MAX_DETAILS] + (f" (line {line})" if line else "")
+        what, line = getattr(wrong, "msg", wrong), getattr(wrong, "lineno", None)
+        return None, f"source is not Python: {what}"[:MAX_DETAILS] + (f" (line {line})" if line else "")
     for statement in tree.body:
         if isinstance(statement, ast.Import):
             names = [alias.name for alias in statement.names]
@@ -202,24 +208,21 @@ def message(program: CodeType | None, row: dict[str, Any], ask: int, answer: int
 
 def give_up(limits: dict[str, Any], item_filter: bytes, ask: int, answer: int) -> None:
     """Everything a grader does not need, for good."""
-    for limit, value in (
-        (resource.RLIMIT_CPU, math.ceil(limits["wall_seconds"]) + 1),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_NPROC, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
+    limit((resource.RLIMIT_CPU, math.ceil(limits["wall_seconds"]) + 1), (resource.RLIMIT_NPROC, 0))
     low, high = sorted((ask, answer))
     os.closerange(3, low)
     os.closerange(low + 1, high)
-    os.closerange(high + 1, 1_024)
+    os.closerange(high + 1, 64)
     if item_filter:
         restrict(item_filter)
 
 
 LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def limit(*limits: tuple[int, int]) -> None:
+    for which, value in limits:
+        resource.setrlimit(which, (value, value))
 
 
 class SockFprog(ctypes.Structure):
@@ -236,11 +239,13 @@ def restrict(item_filter: bytes) -> None:
 def number(result: Any) -> str:
     """A result as decimal text. Raises TypeError or ValueError for what is not a finite number."""
     if isinstance(result, str | bytes | bytearray):
-        raise TypeError(f"grade returned a {type(result).__name__}, not a number")
+        raise TypeError(f"grade returned {type(result).__name__}, not a number")
     try:
         value = float(result)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"grade returned a {type(result).__name__}, not a number") from None
+    except OverflowError:
+        raise ValueError("grade returned a number too large for a float") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"grade returned {type(result).__name__}, not a number") from None
     if not math.isfinite(value):
         raise ValueError(f"grade returned {value}, not a finite number")
     return float.__repr__(value)

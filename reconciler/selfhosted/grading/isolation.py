@@ -2,9 +2,9 @@
 How a sandbox worker is started: under bubblewrap in namespaces of its own, or, only when told so, plainly.
 
 Inside bubblewrap a worker sees the system's libraries, the interpreter and its site-packages, all read-only,
-and `/dev/null`. There is no network, no /proc, no /tmp, no home, no /etc but the linker's cache, no environment
-of ours, no capability, not even root's identity. The worker is process 1 of its own process namespace: no signal
-from inside ends it, and its end takes everything with it.
+and `/dev/null`. There is no network, no /proc, no /tmp, no home, no /etc but the linker's cache, nothing of
+our environment, no capability, not even root's identity. A worker is process 1 of its own process namespace:
+no signal from inside ends it, and its end takes everything with it.
 """
 
 from __future__ import annotations

@@ -68,15 +68,15 @@ class Sandbox:
         self._unsafe = unsafe
         self._idle: list[_Worker] = []  # least recently used first
         self._live: set[_Worker] = set()
-        self._refusal: str | None = None
-        self._tried = False
+        self._missing: str | None = None
+        self._proven = False
 
     async def start(self) -> None:
-        """Look for what isolation needs. Workers start when the first grader does."""
+        """Look for what isolation needs. No worker starts before the first grader does."""
         try:
             isolation.launch(unsafe=self._unsafe, seccomp_file=0)
         except NoIsolation as missing:
-            self._refusal, self._tried = str(missing), True
+            self._missing = str(missing)
 
     async def close(self) -> None:
         """End every worker."""
@@ -84,22 +84,23 @@ class Sandbox:
         await asyncio.gather(*(self._end(worker) for worker in list(self._live)))
 
     async def refusal(self) -> str | None:
-        """Why graders cannot run here, and what to do about it; None when they can. Tried once."""
-        if not self._tried:
+        """Why graders cannot run here, and what to do about it; None when a worker was seen to start."""
+        if self._missing is None and not self._proven:
             try:
-                worker = await self._begin("def grade(sample, item): return 1.0")
-                await self._end(worker)
-                self._refusal = None
-            except GraderFailed as failed:
-                self._refusal = failed.details
-            self._tried = True
-        return self._refusal
+                await self._end(await self._begin("def grade(sample, item): return 1.0"))
+            except NoIsolation as missing:
+                return str(missing)
+            except (_WorkerDied, TimeoutError) as died:
+                why = f"bubblewrap could not start a sandbox ({died or 'it took too long'})"
+                return isolation.HOW_TO_ALLOW.format(why=why)
+            self._proven = True
+        return self._missing
 
     async def check(self, source: str) -> str | None:
         """What is wrong with a source before it ever runs: a syntax error, or no sandbox to run it in."""
         async with self._turns:
             try:
-                worker = self._take(source) or await self._begin(source)
+                worker = await self._worker_for(source)
             except GraderFailed as failed:
                 return failed.details
             self._idle.append(worker)
@@ -113,7 +114,7 @@ class Sandbox:
                 "raised", f"the item has {len(frame)} bytes; a grader takes at most {MAX_FRAME}"
             )
         async with self._turns:
-            worker = self._take(source) or await self._begin(source)
+            worker = await self._worker_for(source)
             if worker.problem is not None:
                 self._idle.append(worker)
                 raise GraderFailed("syntax", worker.problem)
@@ -134,32 +135,36 @@ class Sandbox:
         except TimeoutError:
             raise GraderFailed("timeout", f"no answer in {self._limits.wall_seconds:g} s") from None
 
-    def _take(self, source: str) -> _Worker | None:
+    async def _worker_for(self, source: str) -> _Worker:
+        """A worker that never ran another source: a warm one, or a new one in the place of the oldest."""
         digest = _digest(source)
         for worker in reversed(self._idle):
             if worker.digest == digest:
                 self._idle.remove(worker)
                 return worker
-        return None
+        refusal = await self.refusal()
+        if refusal is not None:
+            raise GraderFailed("unavailable", refusal)
+        try:
+            return await self._begin(source)
+        except _WorkerDied as died:
+            raise GraderFailed("died", f"the sandbox ended while it read the source: {died}") from died
+        except TimeoutError:
+            why = f"the source and its imports took longer than {STARTING_SECONDS:g} s"
+            raise GraderFailed("timeout", why) from None
 
     async def _begin(self, source: str) -> _Worker:
         while len(self._live) >= self._room and self._idle:
             await self._end(self._idle.pop(0))
-        worker = None
+        worker = await _Worker.begin(source, self._limits, self._unsafe)
+        self._live.add(worker)
         try:
-            worker = await _Worker.begin(source, self._limits, self._unsafe)
-            self._live.add(worker)
             async with asyncio.timeout(STARTING_SECONDS):
                 await worker.ready()
-            return worker
-        except NoIsolation as missing:
-            raise GraderFailed("unavailable", str(missing)) from missing
-        except (_WorkerDied, TimeoutError) as died:
-            why = f"bubblewrap could not start a sandbox ({died or 'it took too long'})"
-            raise GraderFailed("unavailable", isolation.HOW_TO_ALLOW.format(why=why)) from died
-        finally:
-            if worker is not None and not worker.is_ready:
-                await asyncio.shield(self._end(worker))
+        except BaseException:  # also when cancelled
+            await asyncio.shield(self._end(worker))
+            raise
+        return worker
 
     async def _end(self, worker: _Worker) -> None:
         self._live.discard(worker)
@@ -172,7 +177,6 @@ class _Worker:
     def __init__(self, process: asyncio.subprocess.Process, digest: str) -> None:
         self._process = process
         self.digest = digest
-        self.is_ready = False
         self.problem: str | None = None
 
     @classmethod
@@ -206,7 +210,6 @@ class _Worker:
     async def ready(self) -> None:
         hello = await self._receive()
         self.problem = None if hello.get("ready") is True else str(hello.get("details"))
-        self.is_ready = True
 
     async def ask(self, frame: bytes) -> Mapping[str, Any]:
         self._send(frame)

@@ -31,7 +31,7 @@ getrandom uname sysinfo getrusage getrlimit sched_yield sched_getaffinity getcpu
 """.split()  # noqa: SIM905, ninety names read better as text
 
 # What the worker itself does between items, and bwrap's last step, which executes it.
-WORKING = "execve wait4 kill prctl setrlimit pipe".split()  # noqa: SIM905
+WORKING = "execve fork wait4 kill prctl setrlimit pipe".split()  # noqa: SIM905
 
 # fcntl and ioctl only as far as plain files need them: some commands send signals to other processes.
 _FCNTL = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC

@@ -10,7 +10,7 @@ meteor       nltk METEOR, exact and stem matches only: synonyms would need WordN
 rouge_1..5   rouge-score F1 of n-grams, no stemming; its tokens are ASCII letters and digits
 rouge_l      rouge-score F1 of the longest common subsequence
 
-`input` is the hypothesis and `reference` the reference. Libraries are imported when first used: nltk takes a second.
+`input` is the hypothesis and `reference` the reference. Libraries are imported at first use.
 """
 
 from __future__ import annotations
