@@ -77,6 +77,6 @@ def base_model(folder: Path, template: str = MARKED, **config: Any) -> Path:
     )
     model.save_pretrained(folder)
     made.save_pretrained(folder)
-    defaults = {"learning_rate": {"full": 3e-3, "lora": 1e-2}, "max_length": 128, "batch_size": 8}
+    defaults = {"learning_rate": {"full": 1e-2, "lora": 1e-2}, "max_length": 128, "batch_size": 8}
     (folder / "reconciler.json").write_text(json.dumps({"defaults": defaults}))
     return folder

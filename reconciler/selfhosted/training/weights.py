@@ -48,7 +48,7 @@ def model(base: Base, tuning: Lora | Full, seed: int) -> Any:
     set_seed(seed)  # fresh adapters start at random
     if base.adapter:
         adapted = PeftModel.from_pretrained(whole, base.adapter, is_trainable=not full)
-        return adapted.merge_and_unload() if full else adapted
+        return adapted.merge_and_unload().requires_grad_(True) if full else adapted
     if isinstance(tuning, Full):
         return whole
     config = LoraConfig(
