@@ -2,46 +2,16 @@
 
 import asyncio
 import os
-import shutil
-import socket
-import subprocess
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hostile_graders import HOSTILE
+from sandbox_pool import HONEST, Pool, needs_bwrap
 
 from reconciler.selfhosted import grading
-from reconciler.selfhosted.grading import GraderFailed, Limits, Sandbox, isolation
-
-HONEST = "def grade(sample, item):\n    return 1.0 if sample['output_text'] == item['label'] else 0.25"
-
-REAL = (
-    "opens a TCP socket",
-    "makes a pair of sockets",
-    "reads /etc/passwd",
-    "reads a file of ours",
-    "lists /tmp",
-    "lists processes",
-    "makes a file in memory",
-    "runs a program",
-)
-
-
-def missing() -> str | None:
-    """Why isolation cannot be tested here, asked of bubblewrap itself: our own mistakes must not skip."""
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        return "bubblewrap is not installed: apt-get install bubblewrap"
-    tried = subprocess.run(
-        [bwrap, "--unshare-all", "--unshare-user", "--ro-bind", "/", "/", "true"], capture_output=True
-    )
-    return f"bubblewrap cannot make namespaces here: {tried.stderr!r}" if tried.returncode else None
-
-
-NO_BWRAP = missing()
-needs_bwrap = pytest.mark.skipif(NO_BWRAP is not None, reason=str(NO_BWRAP))
+from reconciler.selfhosted.grading import GraderFailed, Limits, isolation
 
 
 class NoJudge:
@@ -51,82 +21,11 @@ class NoJudge:
         raise grading.JudgeFailed("there is no judge here")
 
 
-class Pool:
-    """A sandbox and the loop it lives on, so that many tests meet the same workers."""
-
-    def __init__(self, **options: Any) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.sandbox = Sandbox(**options)
-        self.do(self.sandbox.start())
-
-    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self.loop.run_until_complete(work)
-
-    def run(self, source: str, item: dict[str, Any] | None = None, text: str = "") -> float:
-        score: float = self.do(self.sandbox.run(source, item or {}, {"output_text": text}))
-        return score
-
-    def close(self) -> None:
-        self.do(self.sandbox.close())
-        self.loop.close()
-
-
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
     pool = Pool(turns=2, limits=Limits(wall_seconds=2.0, memory_bytes=512 << 20))
     yield pool
     pool.close()
-
-
-@pytest.fixture(scope="module")
-def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, list[Any]]]:
-    """What came of each hostile grader, and of two honest items run right after it, all in one pool."""
-    secret = tmp_path_factory.mktemp("ours") / "secret"
-    secret.write_text("a secret")
-    pool = Pool(turns=6, limits=Limits(wall_seconds=2.0, memory_bytes=512 << 20))
-
-    async def attack(source: str, item: dict[str, Any]) -> tuple[Any, list[Any]]:
-        (outcome,) = await asyncio.gather(pool.sandbox.run(source, item, {}), return_exceptions=True)
-        honest = (pool.sandbox.run(HONEST, {"label": "x"}, {"output_text": text}) for text in "xy")
-        return outcome, await asyncio.gather(*honest, return_exceptions=True)
-
-    async def all_at_once(item: dict[str, Any]) -> list[tuple[Any, list[Any]]]:
-        return await asyncio.gather(*(attack(source, item) for source in HOSTILE.values()))
-
-    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as server:
-        patch.setenv("RECONCILER_CANARY", "a secret")
-        item = {"port": server.getsockname()[1], "secret_file": str(secret)}
-        outcomes = pool.do(all_at_once(item))
-    pool.close()
-    return dict(zip(HOSTILE, outcomes, strict=True))
-
-
-@needs_bwrap
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_grader_fails_its_own_item_and_the_pool_goes_on(
-    name: str, refusals: dict[str, tuple[Any, list[Any]]]
-) -> None:
-    outcome, honest = refusals[name]
-
-    assert isinstance(outcome, GraderFailed), outcome
-    assert outcome.kind in ("raised", "no_answer", "not_a_number", "timeout", "forged", "syntax"), outcome
-    assert [1.0, 0.25] == honest
-
-
-@pytest.mark.parametrize("name", REAL)
-def test_the_attacks_are_real_where_nothing_isolates(name: str, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("a secret")
-    pool = Pool(unsafe=True)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        item = {"port": server.getsockname()[1], "secret_file": str(secret)}
-
-        assert 1.0 == pool.run(HOSTILE[name], item)
-    pool.close()
-
-
-def test_there_are_fifty_of_them_at_least() -> None:
-    assert len(HOSTILE) >= 50
 
 
 @needs_bwrap

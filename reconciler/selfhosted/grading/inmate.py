@@ -3,7 +3,7 @@ What runs inside the sandbox: the standard library alone, started by its path, i
 
 The worker (process 1 of its own namespace) reads one source, then answers frames: one item in, one number
 out. Each item runs in a child forked for it, which gives up everything before the grader's code starts:
-standard streams, descriptors, limits, and all system calls but computing. The child's answer counts only
+descriptors, processor time without end, and all system calls but those of computing. The child's answer counts only
 with a word that the worker tells it after `grade` returned, so nothing printed or written earlier can pass
 for one. (Code inside a grader can still send whatever it could have returned: that is its own score.)
 
@@ -208,6 +208,7 @@ def message(program: CodeType | None, row: dict[str, Any], ask: int, answer: int
 
 def give_up(limits: dict[str, Any], item_filter: bytes, ask: int, answer: int) -> None:
     """Everything a grader does not need, for good."""
+    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the item never outlives its worker
     limit((resource.RLIMIT_CPU, math.ceil(limits["wall_seconds"]) + 1), (resource.RLIMIT_NPROC, 0))
     low, high = sorted((ask, answer))
     os.closerange(3, low)

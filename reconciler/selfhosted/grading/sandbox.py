@@ -181,11 +181,10 @@ class _Worker:
 
     @classmethod
     async def begin(cls, source: str, limits: Limits, unsafe: bool) -> _Worker:
-        filter_file = os.memfd_create("filter")
+        filter_file, sink = os.pipe()
         try:
             launch = isolation.launch(unsafe=unsafe, seccomp_file=filter_file)
-            os.write(filter_file, launch.worker_filter)
-            os.lseek(filter_file, 0, os.SEEK_SET)
+            os.write(sink, launch.worker_filter)  # a kilobyte: the pipe holds it
             process = await asyncio.create_subprocess_exec(
                 *launch.command,
                 stdin=asyncio.subprocess.PIPE,
@@ -196,6 +195,7 @@ class _Worker:
                 start_new_session=True,  # Ctrl-C in our terminal is for us
             )
         finally:
+            os.close(sink)
             os.close(filter_file)
         worker = cls(process, _digest(source))
         hello = {
