@@ -33,6 +33,7 @@ from reconciler.selfhosted import (
 )
 from reconciler.selfhosted.auth import Door
 from reconciler.selfhosted.context import Context
+from reconciler.selfhosted.store import UnknownCursor
 from reconciler.selfhosted.wire import WireError
 
 CAPABILITIES = ["idempotency", "aliases", "model_sources"]
@@ -75,7 +76,12 @@ def make(here: Context, door: Door, routes: Sequence[BaseRoute] | None = None) -
     app = Starlette(
         routes=all_routes() if routes is None else routes,
         lifespan=lifespan,
-        exception_handlers={WireError: _refuse, HTTPException: _refuse_route, Exception: _refuse_unknown},
+        exception_handlers={
+            WireError: _refuse,
+            UnknownCursor: _refuse_cursor,
+            HTTPException: _refuse_route,
+            Exception: _refuse_unknown,
+        },
     )
     app.router.redirect_slashes = False
     app.state.context = here
@@ -125,6 +131,10 @@ class Shell:
 async def _refuse(_request: Request, error: Exception) -> Response:
     assert isinstance(error, WireError)
     return error.response()
+
+
+async def _refuse_cursor(_request: Request, error: Exception) -> Response:
+    return wire.bad(f"there is no object {str(error)[:100]!r} to continue after", "after").response()
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:

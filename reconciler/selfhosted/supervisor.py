@@ -62,7 +62,8 @@ async def _oversee(here: Context) -> None:
             except SQLAlchemyError as error:
                 log.error("supervisor.store_failed", reason=type(error).__name__)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(here.wake.wait(), IDLE)
+                async with asyncio.timeout(IDLE):  # wait_for may swallow a cancel before Python 3.12
+                    await here.wake.wait()
     finally:
         for task in work.values():
             task.cancel()

@@ -45,7 +45,8 @@ class Trainer:
     async def wait(self, seconds: float) -> int | None:
         """The exit code, or None if it still runs after `seconds`."""
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(self._process.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for may swallow a cancel before Python 3.12
+                return await self._process.wait()
         return None
 
     async def _stop(self, how: signal.Signals, grace: float) -> None:

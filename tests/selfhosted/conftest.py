@@ -28,9 +28,9 @@ def new_server() -> Iterator[Callable[[], Server]]:
         shutil.rmtree(one.data, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_server() -> Iterator[Server]:
-    """One server for the tests of a module that do not mind what others left."""
+    """One server for the tests that do not mind what others left."""
     server = Server(Path(tempfile.mkdtemp(prefix="platform-"))).start("--allow-model-sources")
     yield server
     server.kill(signal.SIGTERM)

@@ -11,19 +11,24 @@ from typing import Any
 import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
-from server_base import ROWS, Server, alive, register, until
+from server_base import Server, alive, register, until, upload
 
 from reconciler.selfhosted.store import Store
 
 
-def upload(server: Server, purpose: Any = "fine-tune") -> str:
-    return server.client().files.create(file=("rows.jsonl", ROWS), purpose=purpose).id
-
-
-def create(server: Server, base: Path, **more: Any) -> FineTuningJob:
+def create(server: Server, base: Path, plan: dict[str, Any] | None = None, **more: Any) -> FineTuningJob:
     jobs = server.client().fine_tuning.jobs
-    asked = {"model": register(server, base), "training_file": upload(server), **more}
+    asked = {"model": register(server, base), "training_file": upload(server, **plan or {}), **more}
     return jobs.create(**asked)
+
+
+def held(step: int, base: Path) -> dict[str, Any]:
+    """A plan to wait after a step until `go` is said."""
+    return {"hold_at": step, "go": str(base / "go")}
+
+
+def go(base: Path) -> None:
+    (base / "go").touch()
 
 
 def ended(server: Server, id: str) -> FineTuningJob:
@@ -46,15 +51,19 @@ def starts(server: Server, id: str) -> list[int]:
     return [int(pid) for pid in file.read_text().split()] if file.exists() else []
 
 
-def test_a_job_leaves_a_model_checkpoints_events_and_a_result_file(server: Server, base_model: Path) -> None:
-    client = server.client()
+def test_a_job_leaves_a_model_checkpoints_events_and_a_result_file(
+    shared_server: Server, base_model: Path
+) -> None:
+    client = shared_server.client()
 
-    job = ended(server, create(server, base_model, suffix="My triage", seed=7, metadata={"op": "1"}).id)
+    job = ended(
+        shared_server, create(shared_server, base_model, suffix="My triage", seed=7, metadata={"op": "1"}).id
+    )
 
     assert ("succeeded", 42, 7, {"op": "1"}) == (job.status, job.trained_tokens, job.seed, job.metadata)
     assert 3 == job.hyperparameters.n_epochs
     assert job.fine_tuned_model is not None
-    assert job.fine_tuned_model.startswith("ft:base:local:My-triage:")
+    assert job.fine_tuned_model.startswith(f"ft:{base_model.name}:local:My-triage:")
     assert 8 == len(job.fine_tuned_model.rpartition(":")[2])
     assert job.fine_tuned_model == client.models.retrieve(job.fine_tuned_model).id
     assert b"step,train_loss\n1,1.0\n" == client.files.content(job.result_files[0]).read()
@@ -71,31 +80,33 @@ def test_a_job_leaves_a_model_checkpoints_events_and_a_result_file(server: Serve
         "Step 3/3: training loss=0.33",
         f"New fine-tuned model created: {job.fine_tuned_model}",
         "The job has successfully completed",
-    ] == messages(server, job.id)
+    ] == messages(shared_server, job.id)
 
 
 def test_a_checkpoint_is_a_model_and_may_be_the_base_of_the_next_job(
-    server: Server, base_model: Path
+    shared_server: Server, base_model: Path
 ) -> None:
-    client = server.client()
-    first = ended(server, create(server, base_model, suffix="one").id)
+    client = shared_server.client()
+    first = ended(shared_server, create(shared_server, base_model, suffix="one").id)
     checkpoint = client.fine_tuning.jobs.checkpoints.list(first.id).data[0].fine_tuned_model_checkpoint
 
     second = client.fine_tuning.jobs.create(model=checkpoint, training_file=first.training_file, suffix="two")
 
     assert checkpoint.endswith(":ckpt-step-3")
     assert checkpoint.split(":")[4] != (first.fine_tuned_model or "").split(":")[4]
-    assert (ended(server, second.id).fine_tuned_model or "").startswith("ft:base:local:two:")
+    assert (ended(shared_server, second.id).fine_tuned_model or "").startswith(
+        f"ft:{base_model.name}:local:two:"
+    )
 
 
-def test_a_running_job_says_when_it_will_end(server: Server, base_model: Path) -> None:
-    server.plan(hold_at=2)
-    job = create(server, base_model)
+def test_a_running_job_says_when_it_will_end(shared_server: Server, base_model: Path) -> None:
+    job = create(shared_server, base_model, held(2, base_model))
 
-    running = until(lambda: _running(server, job.id))
+    running = until(lambda: _running(shared_server, job.id))
 
     assert running.estimated_finish is not None
     assert running.estimated_finish > job.created_at + 50
+    go(base_model)
 
 
 def _running(server: Server, id: str) -> FineTuningJob | None:
@@ -104,12 +115,11 @@ def _running(server: Server, id: str) -> FineTuningJob | None:
 
 
 def test_a_cancelled_job_stops_its_trainer_and_cannot_be_cancelled_again(
-    server: Server, base_model: Path
+    shared_server: Server, base_model: Path
 ) -> None:
-    server.plan(hold_at=2)
-    jobs = server.client().fine_tuning.jobs
-    job = create(server, base_model)
-    [trainer] = until(lambda: starts(server, job.id))
+    jobs = shared_server.client().fine_tuning.jobs
+    job = create(shared_server, base_model, held(2, base_model))
+    [trainer] = until(lambda: starts(shared_server, job.id))
 
     cancelled = jobs.cancel(job.id)
 
@@ -121,69 +131,65 @@ def test_a_cancelled_job_stops_its_trainer_and_cannot_be_cancelled_again(
 
 
 def test_a_second_job_waits_in_the_queue_and_is_trained_after_the_first(
-    server: Server, base_model: Path
+    shared_server: Server, base_model: Path
 ) -> None:
-    server.plan(hold_at=1)
-    jobs = server.client().fine_tuning.jobs
-    first = create(server, base_model)
-    until(lambda: starts(server, first.id))
+    jobs = shared_server.client().fine_tuning.jobs
+    first = create(shared_server, base_model, held(1, base_model))
+    until(lambda: starts(shared_server, first.id))
 
-    second = jobs.create(model="base", training_file=first.training_file)
+    second = jobs.create(model=base_model.name, training_file=first.training_file)
 
     until(lambda: jobs.retrieve(second.id).status == "queued")
-    assert [] == starts(server, second.id)
-    (server.data / "go").touch()
-    assert ("succeeded", "succeeded") == (ended(server, first.id).status, ended(server, second.id).status)
+    assert [] == starts(shared_server, second.id)
+    go(base_model)
+    assert ("succeeded", "succeeded") == (
+        ended(shared_server, first.id).status,
+        ended(shared_server, second.id).status,
+    )
 
 
 def test_a_killed_trainer_is_started_again_and_nothing_is_told_twice(
-    server: Server, base_model: Path
+    shared_server: Server, base_model: Path
 ) -> None:
-    server.plan(hold_at=2)
-    job = create(server, base_model)
-    until(lambda: "Step 2/3: training loss=0.50" in messages(server, job.id))
+    job = create(shared_server, base_model, held(2, base_model))
+    until(lambda: "Step 2/3: training loss=0.50" in messages(shared_server, job.id))
 
-    os.kill(starts(server, job.id)[0], signal.SIGKILL)
-    (server.data / "go").touch()
+    os.kill(starts(shared_server, job.id)[0], signal.SIGKILL)
+    go(base_model)
 
-    assert "succeeded" == ended(server, job.id).status
-    assert 2 == len(starts(server, job.id))
-    told = messages(server, job.id)
+    assert "succeeded" == ended(shared_server, job.id).status
+    assert 2 == len(starts(shared_server, job.id))
+    told = messages(shared_server, job.id)
     assert sorted(set(told)) == sorted(told)
-    assert 3 == len(server.client().fine_tuning.jobs.checkpoints.list(job.id).data)
+    assert 3 == len(shared_server.client().fine_tuning.jobs.checkpoints.list(job.id).data)
 
 
 def test_a_trainer_that_only_crashes_fails_the_job_without_telling_the_rows(
-    server: Server, base_model: Path
+    shared_server: Server, base_model: Path
 ) -> None:
-    server.plan(die_at=1, deaths=99)
-
-    job = ended(server, create(server, base_model).id)
+    job = ended(shared_server, create(shared_server, base_model, {"die_at": 1, "deaths": 99}).id)
 
     assert job.error is not None
     assert ("failed", "trainer_crashed") == (job.status, job.error.code)
     assert "ValueError" in job.error.message
-    assert "secret" not in job.error.message + server.log()
-    assert 3 == len(starts(server, job.id)) or 4 == len(starts(server, job.id))
+    assert "secret" not in job.error.message + shared_server.log()
+    assert 3 == len(starts(shared_server, job.id)) or 4 == len(starts(shared_server, job.id))
 
 
 def test_a_trainer_that_refuses_the_rows_fails_the_job_with_its_reason(
-    server: Server, base_model: Path
+    shared_server: Server, base_model: Path
 ) -> None:
     refusal = {"code": "invalid_n_examples", "message": "9 rows; at least 10", "param": "training_file"}
-    server.plan(fail=refusal)
 
-    job = ended(server, create(server, base_model).id)
+    job = ended(shared_server, create(shared_server, base_model, {"fail": refusal}).id)
 
     assert job.error is not None
     assert refusal == {"code": job.error.code, "message": job.error.message, "param": job.error.param}
-    assert "Fine-tuning job failed: 9 rows; at least 10" == messages(server, job.id)[-1]
+    assert "Fine-tuning job failed: 9 rows; at least 10" == messages(shared_server, job.id)[-1]
 
 
-def test_a_model_that_cannot_be_served_fails_its_job(server: Server, base_model: Path) -> None:
-    server.plan(unservable=True)
-
-    job = ended(server, create(server, base_model).id)
+def test_a_model_that_cannot_be_served_fails_its_job(shared_server: Server, base_model: Path) -> None:
+    job = ended(shared_server, create(shared_server, base_model, {"unservable": True}).id)
 
     assert job.error is not None
     assert ("failed", "model_not_servable") == (job.status, job.error.code)
@@ -195,14 +201,13 @@ def test_a_killed_server_goes_on_with_its_jobs_by_itself(
     new_server: Callable[[], Server], base_model: Path, moment: int
 ) -> None:
     server = new_server().start("--allow-model-sources")
-    server.plan(hold_at=moment)
-    job = create(server, base_model)
+    job = create(server, base_model, held(moment, base_model))
     until(lambda: f"Step {moment}/3" in str(messages(server, job.id)))
 
     server.kill()
     for trainer in starts(server, job.id):  # the real one dies with its parent
         os.kill(trainer, signal.SIGKILL)
-    (server.data / "go").touch()
+    go(base_model)
     server.start("--allow-model-sources")
 
     assert "succeeded" == ended(server, job.id).status
@@ -215,43 +220,46 @@ def test_a_stopped_server_stops_its_trainer_and_leaves_the_job_running(
     new_server: Callable[[], Server], base_model: Path
 ) -> None:
     server = new_server().start("--allow-model-sources")
-    server.plan(hold_at=2)
-    job = create(server, base_model)
+    job = create(server, base_model, held(2, base_model))
     [trainer] = until(lambda: starts(server, job.id))
     until(lambda: _running(server, job.id))
 
     code = server.kill(signal.SIGTERM)
 
     assert (0, False) == (code, alive(trainer))
-    (server.data / "go").touch()
+    go(base_model)
     server.start()
     assert "succeeded" == ended(server, job.id).status
 
 
-def test_jobs_are_found_by_their_metadata(server: Server, base_model: Path) -> None:
-    one = create(server, base_model, metadata={"op": "1", "team": "a"})
-    two = create(server, base_model, metadata={"op": "2", "team": "a"})
-    bare = create(server, base_model)
-    jobs = server.client().fine_tuning.jobs
+def test_jobs_are_found_by_their_metadata(shared_server: Server, base_model: Path) -> None:
+    team = base_model.name
+    one = create(shared_server, base_model, metadata={"op": "1", "team": team})
+    two = create(shared_server, base_model, metadata={"op": "2", "team": team})
+    bare = create(shared_server, base_model)
+    jobs = shared_server.client().fine_tuning.jobs
 
     def found(**filters: str) -> list[str]:
         return [job.id for job in jobs.list(metadata=filters, limit=1)]
 
-    assert [two.id, one.id] == found(team="a")
-    assert [one.id] == found(team="a", op="1")
-    assert [] == found(team="a", op="3")
-    assert [bare.id] == [job.id for job in jobs.list(extra_query={"metadata": "null"})]
-    with server.http() as http:
+    unmarked = [job.id for job in jobs.list(extra_query={"metadata": "null"})]
+
+    assert [two.id, one.id] == found(team=team)
+    assert [one.id] == found(team=team, op="1")
+    assert [] == found(team=team, op="3")
+    assert bare.id == unmarked[0]
+    assert not {one.id, two.id} & set(unmarked)
+    with shared_server.http() as http:
         assert {"object", "data", "has_more"} == http.get("/v1/fine_tuning/jobs").json().keys()
 
 
-def test_a_job_without_a_seed_gets_one_and_keeps_its_tuning(server: Server, base_model: Path) -> None:
+def test_a_job_without_a_seed_gets_one_and_keeps_its_tuning(shared_server: Server, base_model: Path) -> None:
     tuning = {"type": "lora", "rank": 4, "alpha": 8.0, "target": "all-linear"}
 
-    job = create(server, base_model, extra_body={"reconciler": {"tuning": tuning}})
+    job = create(shared_server, base_model, extra_body={"reconciler": {"tuning": tuning}})
 
     assert 0 <= job.seed <= 2**31 - 1
-    assert {"tuning": tuning} == job.model_extra["reconciler"]
+    assert {"tuning": tuning} == (job.model_extra or {})["reconciler"]
 
 
 @pytest.mark.parametrize(
@@ -280,34 +288,29 @@ def test_a_job_without_a_seed_gets_one_and_keeps_its_tuning(server: Server, base
 def test_a_job_that_cannot_be_is_refused_with_a_sentence(
     shared_server: Server, base_model: Path, change: dict[str, Any], status: int, code: str | None
 ) -> None:
-    register(shared_server, base_model, f"base{base_model.parent.name}{base_model.name}")
-    asked = {
-        "model": f"base{base_model.parent.name}{base_model.name}",
-        "training_file": upload(shared_server),
-    }
+    asked = {"model": register(shared_server, base_model), "training_file": upload(shared_server)}
 
     with shared_server.http() as http:
-        before = http.get("/v1/fine_tuning/jobs").json()
+        before = [job["id"] for job in http.get("/v1/fine_tuning/jobs").json()["data"]]
         answer = http.post("/v1/fine_tuning/jobs", json=asked | change)
+        after = [job["id"] for job in http.get("/v1/fine_tuning/jobs").json()["data"]]
 
-        assert (status, code) == (answer.status_code, answer.json()["error"]["code"])
-        assert before == http.get("/v1/fine_tuning/jobs").json()
+    assert (status, code, before) == (answer.status_code, answer.json()["error"]["code"], after)
 
 
 def test_a_file_of_another_purpose_does_not_train(shared_server: Server, base_model: Path) -> None:
-    register(shared_server, base_model, "purposes")
-    file = upload(shared_server, "evals")
+    model, file = register(shared_server, base_model), upload(shared_server, "evals")
 
     with pytest.raises(openai.BadRequestError, match="has the purpose 'evals'"):
-        shared_server.client().fine_tuning.jobs.create(model="purposes", training_file=file)
+        shared_server.client().fine_tuning.jobs.create(model=model, training_file=file)
 
 
-def test_a_file_that_a_job_uses_cannot_be_deleted(server: Server, base_model: Path) -> None:
-    server.plan(hold_at=1)
-    job = create(server, base_model)
+def test_a_file_that_a_job_uses_cannot_be_deleted(shared_server: Server, base_model: Path) -> None:
+    job = create(shared_server, base_model, held(1, base_model))
 
     with pytest.raises(openai.ConflictError, match=job.id):
-        server.client().files.delete(job.training_file)
+        shared_server.client().files.delete(job.training_file)
+    go(base_model)
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
