@@ -119,8 +119,7 @@ def keep(tx: Tx, claim: Claim, items: Sequence[Record], tally: Tally) -> None:
     """Store a finished chunk and what it adds to the run. Raises Lost."""
     row = _held(tx, claim)
     body, hidden = row.wire(), row.hidden()
-    for item in items:
-        tx.insert(item)
+    tx.insert_all(items)
     counts = body["result_counts"]
     body["result_counts"] = {
         "total": counts["total"],

@@ -1,15 +1,15 @@
 """
-Works through eval runs: sample a chunk, grade it, store it, next; grading overlaps sampling.
+Works through eval runs: sample a chunk, grade it, store it; while one is graded the next is sampled.
 
 Chunks are fixed slices of the file, so a run that was killed makes the same batches again and
-ends with the same numbers. Only two chunks are ever in memory. Nothing is decided here about
+ends with the same numbers. Only three chunks are ever in memory. Nothing is decided here about
 what passes, and nothing is remembered here that a restart would miss.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from reconciler.selfhosted.sampling import (
     seed_of_item,
     served,
 )
-from reconciler.selfhosted.store import Record, Store
+from reconciler.selfhosted.store import Record, Store, Tx
 from reconciler.selfhosted.wire import WireError
 
 log = structlog.get_logger()
@@ -135,8 +135,10 @@ class Runner:
                 await self._claim_ready()
             except SQLAlchemyError as error:
                 log.error("eval.claim_failed", error=type(error).__name__)
+            # not wait_for: before Python 3.12 it swallows a cancel that comes together with the event
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LEASE / 2)
+                async with asyncio.timeout(LEASE / 2):
+                    await self._wake.wait()
 
     async def _claim_ready(self) -> None:
         for row in await self._store.read(partial(runbook.claimable, worker=self._worker)):
@@ -148,11 +150,9 @@ class Runner:
                 self._active[claim.run_id] = task
                 task.add_done_callback(partial(self._left, claim.run_id))
 
-    def _left(self, run_id: str, task: asyncio.Task[None]) -> None:
+    def _left(self, run_id: str, _task: asyncio.Task[None]) -> None:
         del self._active[run_id]
         self._wake.set()
-        if not task.cancelled() and (error := task.exception()):
-            log.error("eval.run_broke", run=run_id, error=type(error).__name__, exc_info=error)
 
     async def _execute(self, claim: Claim) -> None:
         try:
@@ -173,6 +173,11 @@ class Runner:
         except (SQLAlchemyError, OSError) as error:  # a full disk: the run goes on when there is room
             log.error("eval.store_failed", run=claim.run_id, error=type(error).__name__)
             await asyncio.sleep(BREATH)
+        except Exception:  # the run's outermost frame: one that always breaks must end, not be tried for ever
+            log.exception("eval.run_broke", run=claim.run_id)
+            broke = {"code": "server_error", "message": "the server had an error while it worked on this run"}
+            with contextlib.suppress(Lost):
+                await self._store.write(partial(runbook.finish, claim=claim, error=broke))
 
     @contextlib.asynccontextmanager
     async def _leased(self, claim: Claim) -> AsyncIterator[None]:
@@ -197,6 +202,8 @@ class Runner:
     async def _work(self, claim: Claim) -> None:
         work = await self._prepare(claim)
         await self._census(work)
+        sampling: asyncio.Task[Sequence[Outcome]] | None
+        storing: asyncio.Task[None] | None = None
         with contextlib.closing(work.stream()) as rows:  # type: ignore[type-var]
             chunks = evalrows.chunks(rows, CHUNK, claim.chunks)
             sampling = self._begin(work, next(chunks, None))
@@ -204,10 +211,16 @@ class Runner:
                 while sampling is not None:
                     outcomes = await sampling
                     sampling = self._begin(work, next(chunks, None))
-                    await self._grade_and_keep(work, outcomes)
+                    keep = await self._graded(work, outcomes)
+                    if storing is not None:
+                        await storing
+                    storing = asyncio.create_task(self._store.write(keep))
+                if storing is not None:
+                    await storing
             finally:
-                if sampling is not None:
-                    sampling.cancel()
+                for task in (sampling, storing):
+                    if task is not None:
+                        task.cancel()
 
     async def _prepare(self, claim: Claim) -> Work:
         source = claim.data_source
@@ -280,38 +293,35 @@ class Runner:
             outcomes[index] = _outcome(outcomes[index], answer, work.model, latency)
         return [outcomes[row.index] for row in rows]
 
-    async def _grade_and_keep(self, work: Work, outcomes: Sequence[Outcome]) -> None:
+    async def _graded(self, work: Work, outcomes: Sequence[Outcome]) -> Callable[[Tx], None]:
+        """Grade a chunk, item by item and criterion by criterion; what comes back stores it."""
         judge = BatchJudge(self.sampler, work.judges)
+        ready = [outcome for outcome in outcomes if outcome.fault is None]
         try:
-            graded = await asyncio.gather(*(self._grade(work, outcome, judge) for outcome in outcomes))
+            grades = await asyncio.gather(
+                *(
+                    grading.grade(of, outcome.row.item, outcome.namespace, judge=judge, sandbox=self.sandbox)
+                    for outcome in ready
+                    for of in work.claim.criteria
+                )
+            )
         finally:
             judge.close()
-        statuses = [
-            evalitems.status_of(outcome, results) for outcome, results in zip(outcomes, graded, strict=True)
+        each = iter(grades)
+        results: list[list[dict[str, Any]]] = [
+            []
+            if outcome.fault
+            else [evalitems.result_of(criterion, next(each)) for criterion in work.claim.criteria]
+            for outcome in outcomes
         ]
+        statuses = list(map(evalitems.status_of, outcomes, results))
         usage = dict(judge.usage)
         if work.model is not None:
             sampled = evalitems.usage_of([outcome.answer for outcome in outcomes if outcome.answer])
             usage[work.model.id] = sampled.plus(usage.get(work.model.id, Usage(0, 0, 0)))
-        items = [self._record(work, *parts) for parts in zip(outcomes, graded, statuses, strict=True)]
-        tally = evalitems.tally(statuses, graded, usage)
-        await self._store.write(partial(runbook.keep, claim=work.claim, items=items, tally=tally))
-
-    async def _grade(self, work: Work, outcome: Outcome, judge: BatchJudge) -> list[dict[str, Any]]:
-        if outcome.fault is not None:
-            return []
-        grades = await asyncio.gather(
-            *(
-                grading.grade(
-                    criterion, outcome.row.item, outcome.namespace, judge=judge, sandbox=self.sandbox
-                )
-                for criterion in work.claim.criteria
-            )
-        )
-        return [
-            evalitems.result_of(criterion, grade)
-            for criterion, grade in zip(work.claim.criteria, grades, strict=True)
-        ]
+        items = list(map(partial(self._record, work), outcomes, results, statuses))
+        tally = evalitems.tally(statuses, results, usage)
+        return partial(runbook.keep, claim=work.claim, items=items, tally=tally)
 
     def _record(
         self, work: Work, outcome: Outcome, results: Sequence[Mapping[str, Any]], status: str

@@ -34,7 +34,7 @@ def echo(ask: Ask) -> str:
 
 
 class FakeEngine:
-    """Answers at once with what `says` makes of an ask; remembers every batch and every stream that was left."""
+    """Answers at once with what `says` makes of an ask; remembers every batch and what was left unfinished."""
 
     def __init__(self, says: Callable[[Ask], str | EngineError] = echo) -> None:
         self.says = says
