@@ -40,6 +40,7 @@ class FakeEngine:
         self.says = says
         self.batches: list[list[Ask]] = []
         self.left: list[Ask] = []
+        self.was_left = threading.Event()
         self.stuck = threading.Event()  # set when a call waits that will never be answered
         self.sticks_at: int | None = None  # the number of the batch, or of the stream's word, that never ends
         self.unloadable: EngineError | None = None
@@ -77,6 +78,7 @@ class FakeEngine:
             await asyncio.Event().wait()
         finally:
             self.left.append(ask)
+            self.was_left.set()
 
     def _answer(self, ask: Ask) -> Answer | EngineError:
         said = self.says(ask)
