@@ -19,7 +19,8 @@ from reconciler.selfhosted.engine import Answer, Ask, Engine, EngineError
 
 MODEL = str(Path(tiny.__file__).parent)
 GREEDY = Ask(MODEL, [{"role": "user", "content": "Repeat: the lamp is blue"}], temperature=0, max_tokens=24)
-LONG = replace(GREEDY, temperature=1.5, seed=5, max_tokens=300)  # rarely ends by itself
+# so hot that the seed alone decides: a babble in which the end token does not come, whatever the weights are
+LONG = replace(GREEDY, temperature=1000, seed=41, max_tokens=300)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +57,12 @@ async def collected(engine: Engine, ask: Ask) -> tuple[list[str], Answer]:
 
 
 def test_the_same_list_gives_the_same_answers(runner, engine):
-    asks = many(150, temperature=1.0, top_p=0.9, max_tokens=16)
+    asks = many(150, temperature=1.0, top_p=0.9, max_tokens=32)
 
     first, again = (runner.run(engine.generate(asks)) for _ in range(2))
 
     assert first == again
-    assert len({answer.text for answer in first}) > 100
+    assert len({answer.text for answer in first}) > 20
 
 
 def test_a_list_gives_the_same_answers_whatever_else_goes_on(runner, engine):
@@ -88,7 +89,7 @@ def test_a_stream_says_what_generate_says(runner, engine, ask):
 
 
 def test_who_joins_a_running_batch_says_the_same_as_alone(runner, engine):
-    early, late = replace(LONG, temperature=0), many(3)[2]
+    early, late = LONG, many(3)[2]
 
     async def joined() -> list[str]:
         first = engine.stream(early)
@@ -143,13 +144,20 @@ def test_an_answer_ends_at_max_tokens(runner, engine):
     assert ("length", 7) == (answer.finish_reason, answer.completion_tokens)
 
 
-def test_without_max_tokens_an_answer_may_fill_the_context(runner, engine):
+def test_an_answer_ends_where_the_context_does(runner, engine):
     context = json.loads((Path(MODEL) / "config.json").read_text())["max_position_embeddings"]
 
-    (answer,) = runner.run(engine.generate([replace(LONG, temperature=4.0, max_tokens=None)]))
+    (answer,) = runner.run(engine.generate([replace(LONG, max_tokens=5000)]))
 
-    assert answer.prompt_tokens + answer.completion_tokens <= context
-    assert answer.finish_reason == "stop" or answer.prompt_tokens + answer.completion_tokens == context
+    assert "stop" == answer.finish_reason or context == answer.prompt_tokens + answer.completion_tokens
+
+
+def test_without_max_tokens_an_answer_is_as_long_as_the_model_folder_allows(runner, engine):
+    longest = json.loads((Path(MODEL) / "generation_config.json").read_text())["max_new_tokens"]
+
+    (answer,) = runner.run(engine.generate([replace(LONG, max_tokens=None)]))
+
+    assert ("length", longest) == (answer.finish_reason, answer.completion_tokens)
 
 
 def test_logprobs_spell_the_text(runner, engine):
@@ -216,6 +224,26 @@ def test_content_that_is_no_text_is_refused(runner, engine):
 
     with pytest.raises(EngineError, match="image_url"):
         runner.run(engine.answer(replace(GREEDY, messages=[{"role": "user", "content": [picture]}])))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"top_p": "much"},
+        {"seed": 1 << 80},
+        {"messages": [{"role": "user", "content": "\ud800"}]},
+        {"top_p": 7.0},
+    ],
+    ids=["type", "size", "text", "range"],
+)
+def test_a_malformed_ask_is_refused_and_the_engine_lives_on(runner, engine, wrong):
+    runner.run(engine.start())
+    before = engine.pid
+
+    with pytest.raises(EngineError) as caught:
+        runner.run(engine.answer(replace(GREEDY, **wrong)))
+
+    assert ("invalid_request", before) == (caught.value.code, engine.pid)
 
 
 def test_weights_that_are_broken_are_unloadable(runner, engine, tmp_path):

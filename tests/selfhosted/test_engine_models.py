@@ -249,6 +249,27 @@ def test_an_adapter_that_made_room_can_come_back(tmp_path):
     assert before == by_batch(models.get(one, ()), prompts(4))
 
 
+def test_a_tool_call_never_shows_in_the_streamed_text():
+    from reconciler.selfhosted.engine.row import Row
+
+    served = shelf().get(str(TINY), ())
+    row = Row(Key(0, 0), 0, replace(ASK, tools=[{"type": "function"}], max_tokens=200), served)
+    text = 'Let me <see>. <tool_call>{"name": "find", "arguments": {"id": 7}}</tool_call>'
+
+    pieces = []
+    for token in [*served.tokenizer.encode(text, add_special_tokens=False), *served.ends]:
+        row.take(token, None)
+        pieces.append(row.delta())
+
+    answer = row.answer()
+    assert ("Let me <see>.", "Let me <see>.", "tool_calls") == (
+        answer.text,
+        "".join(pieces),
+        answer.finish_reason,
+    )
+    assert {"name": "find", "arguments": '{"id": 7}'} == answer.tool_calls[0]["function"]
+
+
 def test_cancelled_rows_leave_the_batch_and_the_others_go_on():
     from reconciler.selfhosted.engine.batch import Batch
     from reconciler.selfhosted.engine.row import Row

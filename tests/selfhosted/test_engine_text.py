@@ -125,7 +125,7 @@ def test_messages_survive_the_wire():
         "/m", [{"role": "user", "content": [{"type": "text", "text": "é"}]}], stop=("a",), seed=3, logprobs=0
     )
 
-    read = wire.requests.decode(wire.frame(wire.Stream(5, ask))[4:])
+    read = wire.requests.decode(wire.frame(wire.Stream(5, ask))[wire.HEADER :])
 
     assert 5 == read.call
     assert (list(ask.messages), 3, ["a"], 0) == (

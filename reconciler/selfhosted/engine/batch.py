@@ -81,10 +81,11 @@ class Batch:
             return
         self._waited = 0
         while group:
-            for _ in group:
-                self.waiting.popleft()
             self.served.prefill([row.prompt for row in group], self._slots)
-            self.rows += group
+            for row in group:
+                self.rows.append(row)
+                self.waiting.popleft()
+            # a small batch is worth filling before it moves; a large one should not wait for more
             group = self._group() if len(self.rows) < MOST_ROWS // 2 else []
 
     def _group(self) -> list[Row]:

@@ -155,7 +155,7 @@ class Engine:
                 "engine_unavailable",
                 f"the socket path {self._uds} is over {LONGEST_SOCKET_PATH} bytes; use a shorter folder",
             )
-        self._process = await self._spawn()
+        await self._start_process()
         try:
             return Connection(*await asyncio.open_unix_connection(self._uds))
         except OSError as error:
@@ -163,13 +163,13 @@ class Engine:
                 "engine_unavailable", f"the engine's socket {self._uds} does not answer: {error}"
             ) from error
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    async def _start_process(self) -> None:
         options = ["--uds", str(self._uds), "--parent", str(os.getpid())]
         options += ["--threads", str(self._threads)] if self._threads else []
         options += ["--memory", str(self._memory)] if self._memory else []
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(self._log.open("ab")) if self._log else None
-            process = await asyncio.create_subprocess_exec(
+            self._process = process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "reconciler.selfhosted.engine", *options),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
@@ -182,7 +182,6 @@ class Engine:
             raise EngineError(
                 "engine_unavailable", f"the engine process ended with code {code} at its start; {where}"
             )
-        return process
 
     async def _end_process(self) -> None:
         if self._process is None:

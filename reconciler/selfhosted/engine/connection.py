@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 import msgspec
 
 from reconciler.selfhosted.engine import wire
+from reconciler.selfhosted.engine.values import EngineError
 
 Numbered = Callable[[int], wire.Request]  # makes a request of its call number
 
@@ -37,11 +38,12 @@ class Connection:
         number = next(self._numbers)
         queue: asyncio.Queue[wire.Reply | None] = asyncio.Queue()
         self._calls[number] = queue
-        ended = False
+        asked = ended = False
         try:
             if self.lost:
                 raise Lost
-            self._writer.write(wire.frame(request(number)))
+            self._writer.write(_frame(request(number)))
+            asked = True
             while not ended:
                 reply = await queue.get()
                 ended = not isinstance(reply, wire.Delta)
@@ -52,7 +54,7 @@ class Connection:
                 yield reply
         finally:
             del self._calls[number]
-            if not ended and not self.lost:
+            if asked and not ended and not self.lost:
                 self._writer.write(wire.frame(wire.Cancel(number)))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
@@ -67,3 +69,17 @@ class Connection:
             self._writer.close()
             for queue in self._calls.values():
                 queue.put_nowait(None)
+
+
+def _frame(request: wire.Request) -> bytes:
+    """
+    The request's bytes; `invalid_request` for what the engine could not read.
+
+    Read here, because the engine hangs up on what is no request, and on all other calls with it.
+    """
+    try:
+        frame = wire.frame(request)
+        wire.requests.decode(memoryview(frame)[wire.HEADER :])
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        raise EngineError("invalid_request", f"the engine cannot be asked this: {error}") from error
+    return frame

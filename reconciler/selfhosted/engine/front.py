@@ -103,6 +103,7 @@ async def serve(uds: Path, *, threads: int | None, memory: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = await asyncio.start_unix_server(front.connected, path=uds)
     print("ready", flush=True)
+    os.dup2(2, 1)  # nobody reads our standard output any further, and a full pipe would stop us
     await stop.wait()
     server.close()
     uds.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from reconciler.selfhosted.engine.values import Answer, Ask, EngineError
 
 LONGEST_FRAME = 1 << 30  # a length beyond this is not ours
 _LENGTH = struct.Struct(">I")
+HEADER = _LENGTH.size  # bytes before the message
 
 
 class Load(msgspec.Struct, tag="load", frozen=True):
