@@ -1,20 +1,16 @@
 """
-How many items a second the sandbox grades, against the floor of this machine: a bare fork and wait per item.
+How many items a second the sandbox grades, against a floor of the same run: bare forks of this small process.
 
-    pytest -s tests/bench/bench_sandbox.py
+    python -m tests.bench sandbox
 """
 
 import asyncio
 import os
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from reconciler.selfhosted.grading import Sandbox
 
-ITEMS = 2_000
 SOURCES = {
     "plain": "def grade(sample, item):\n    return 1.0 if sample['output_text'] == item['label'] else 0.0",
     "json": "import json\ndef grade(sample, item):\n    return float(json.loads(sample['output_text']) == 1)",
@@ -31,32 +27,41 @@ def forks(count: int) -> None:
         os.waitpid(child, 0)
 
 
-def floor() -> float:
-    """Forks per second of this very process, two at a time where there are two processors."""
+def floor(items: int) -> float:
+    """Forks per second of this very process, as many at a time as there are processors."""
+    abreast = os.cpu_count() or 1
     started = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(forks, [ITEMS // (os.cpu_count() or 1)] * (os.cpu_count() or 1)))
-    return ITEMS / (time.perf_counter() - started)
+    with ThreadPoolExecutor(abreast) as threads:
+        list(threads.map(forks, [items // abreast] * abreast))
+    return items / (time.perf_counter() - started)
 
 
-async def items_per_second(source: str) -> float:
+async def items_per_second(source: str, items: int) -> float:
     sandbox = Sandbox()
-    await asyncio.gather(*(sandbox.run(source, *ROW) for _ in range(8)))  # workers start
+    await asyncio.gather(*(sandbox.run(source, *ROW) for _ in range(8)))  # the workers start
     started = time.perf_counter()
-    scores = await asyncio.gather(*(sandbox.run(source, *ROW) for _ in range(ITEMS)))
+    scores = await asyncio.gather(*(sandbox.run(source, *ROW) for _ in range(items)))
     seconds = time.perf_counter() - started
     await sandbox.close()
-    assert [1.0] * ITEMS == scores
-    return ITEMS / seconds
+    assert [1.0] * items == scores
+    return items / seconds
 
 
-@pytest.mark.bench
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
-@pytest.mark.parametrize("name", SOURCES)
-def test_the_pool_grades_500_items_a_second(name: str) -> None:
-    bare = floor()
+async def refusal() -> str | None:
+    return await Sandbox().refusal()
 
-    speed = asyncio.run(items_per_second(SOURCES[name]))
 
-    print(f"\n{name}: {speed:,.0f} items/s; {bare:,.0f} bare forks/s; {bare / speed:.1f} times the floor")
-    assert speed >= 500
+def main(smoke: bool) -> None:
+    items = 50 if smoke else 2_000
+    refused = asyncio.run(refusal())
+    if refused is not None:
+        print(f"skipped: {refused}")
+        return
+    for name, source in SOURCES.items():
+        bare = floor(items)
+        speed = asyncio.run(items_per_second(source, items))
+        print(f"{name:6} {speed:6,.0f} items/s  bare forks {bare:6,.0f}/s  ratio {bare / speed:4.1f}")
+
+
+if __name__ == "__main__":
+    main(smoke=False)

@@ -3,9 +3,9 @@ What runs inside the sandbox: the standard library alone, started by its path, i
 
 The worker (process 1 of its own namespace) reads one source, then answers frames: one item in, one number
 out. Each item runs in a child forked for it, which gives up everything before the grader's code starts:
-descriptors, processor time without end, and all system calls but those of computing. The child's answer counts only
-with a word that the worker tells it after `grade` returned, so nothing printed or written earlier can pass
-for one. (Code inside a grader can still send whatever it could have returned: that is its own score.)
+descriptors, processor time without end, and all system calls but those of computing. The child's answer counts
+only with a word that the worker tells it after `grade` returned, so nothing printed or written earlier can
+pass for one. (Code inside a grader can still send whatever it could have returned: that is its own score.)
 
 Frames: 4 bytes of length, then JSON.
 """
@@ -38,7 +38,18 @@ skbio sklearn sqlparse statistics string sympy textwrap typing unicodedata yaml
 """.split()  # noqa: SIM905, a list of names reads better as text
 
 
+PRCTL = ctypes.CDLL(None, use_errno=True).prctl
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 1, 22, 2
+
+
+class SockFprog(ctypes.Structure):
+    """A seccomp program as prctl takes it: how many instructions of 8 bytes, and where."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
 def main() -> None:
+    PRCTL(PR_SET_PDEATHSIG, signal.SIGKILL)
     host_in, host_out = os.dup(0), os.dup(1)
     null = os.open("/dev/null", os.O_RDWR)
     for stream in (0, 1, 2):
@@ -54,7 +65,8 @@ def main() -> None:
     )
     sys.path.extend(hello["libraries"])
     program, problem = compiled(hello["source"])
-    item_filter = bytes.fromhex(hello["filter"])
+    instructions = bytes.fromhex(hello["filter"])
+    item_filter = SockFprog(len(instructions) // 8, instructions)
     gc.collect()
     gc.freeze()
     write_frame(host_out, json.dumps({"ready": problem is None, "details": problem}).encode())
@@ -88,7 +100,7 @@ def compiled(source: str) -> tuple[CodeType | None, str | None]:
 
 
 def graded(
-    program: CodeType | None, frame: bytes, limits: dict[str, Any], item_filter: bytes
+    program: CodeType | None, frame: bytes, limits: dict[str, Any], item_filter: SockFprog
 ) -> dict[str, Any]:
     """One item's answer: {"score": number} or {"failed": kind, "details": sentence}."""
     ask, tell = os.pipe()
@@ -181,7 +193,12 @@ def ended(child: int) -> dict[str, Any]:
 
 
 def run_item(
-    program: CodeType | None, frame: bytes, limits: dict[str, Any], item_filter: bytes, ask: int, answer: int
+    program: CodeType | None,
+    frame: bytes,
+    limits: dict[str, Any],
+    item_filter: SockFprog,
+    ask: int,
+    answer: int,
 ) -> NoReturn:
     """In the child: become harmless, run the grader, answer, leave. Never returns."""
     try:
@@ -206,19 +223,16 @@ def message(program: CodeType | None, row: dict[str, Any], ask: int, answer: int
     return os.read(ask, 32) + score
 
 
-def give_up(limits: dict[str, Any], item_filter: bytes, ask: int, answer: int) -> None:
+def give_up(limits: dict[str, Any], item_filter: SockFprog, ask: int, answer: int) -> None:
     """Everything a grader does not need, for good."""
-    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the item never outlives its worker
+    PRCTL(PR_SET_PDEATHSIG, signal.SIGKILL)  # the item never outlives its worker
     limit((resource.RLIMIT_CPU, math.ceil(limits["wall_seconds"]) + 1), (resource.RLIMIT_NPROC, 0))
     low, high = sorted((ask, answer))
     os.closerange(3, low)
     os.closerange(low + 1, high)
     os.closerange(high + 1, 64)
-    if item_filter:
+    if item_filter.length:
         restrict(item_filter)
-
-
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def limit(*limits: tuple[int, int]) -> None:
@@ -226,14 +240,9 @@ def limit(*limits: tuple[int, int]) -> None:
         resource.setrlimit(which, (value, value))
 
 
-class SockFprog(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
-
-
-def restrict(item_filter: bytes) -> None:
-    """Install a seccomp filter (prctl PR_SET_SECCOMP, SECCOMP_MODE_FILTER); bwrap has set no_new_privs."""
-    rules = SockFprog(len(item_filter) // 8, item_filter)
-    if LIBC.prctl(22, 2, ctypes.byref(rules), 0, 0) != 0:
+def restrict(item_filter: SockFprog) -> None:
+    """Lay a seccomp filter over the worker's own; bwrap has set no_new_privs, which this needs."""
+    if PRCTL(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(item_filter), 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "the seccomp filter of the item was refused")
 
 
