@@ -1,13 +1,14 @@
 """
-How many items a second the sandbox grades, against a floor of the same run: bare forks of this small process.
+How many items a second the sandbox grades, against a floor of the same run: bare forks of an empty interpreter.
 
     python -m tests.bench sandbox
 """
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from reconciler.selfhosted.grading import Sandbox
 
@@ -19,20 +20,23 @@ SOURCES = {
 ROW = ({"label": "1"}, {"output_text": "1"})
 
 
-def forks(count: int) -> None:
-    for _ in range(count):
-        child = os.fork()
-        if child == 0:
-            os._exit(0)
-        os.waitpid(child, 0)
+FORKS = """
+import os, sys
+for _ in range(int(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
 
 
 def floor(items: int) -> float:
-    """Forks per second of this very process, as many at a time as there are processors."""
+    """Forks per second of a bare interpreter on every processor: what a process per item costs at the least."""
     abreast = os.cpu_count() or 1
+    command = [sys.executable, "-S", "-c", FORKS, str(items // abreast)]
     started = time.perf_counter()
-    with ThreadPoolExecutor(abreast) as threads:
-        list(threads.map(forks, [items // abreast] * abreast))
+    running = [subprocess.Popen(command) for _ in range(abreast)]
+    assert [0] * abreast == [one.wait() for one in running]
     return items / (time.perf_counter() - started)
 
 
