@@ -202,8 +202,7 @@ def _order(nodes: Mapping[Address, _Node], problems: list[Problem]) -> list[_Nod
 
 
 def _wanted(node: _Node, desired: Desired, root: Path) -> Wanted:
-    show = node.manifest.where("spec")
-    identity, facts = node.kind.read(node.spec, root, Path(node.manifest.file).parent, show)
+    identity, facts = node.kind.read(node.spec, root, Path(node.manifest.file).parent, node.where)
     flat = fingerprint.content(node.spec, identity, lambda _, address: desired[address].fingerprint)
     for need in node.needs:
         if need.address.kind == "EvalRun" and need.field == str(need.address):

@@ -124,11 +124,14 @@ class Kind:
     under: ClassVar[str | None] = None  # the kind whose objects hold this collection
     measures: ClassVar[bool] = False  # acts only on what `gather` gathered
 
-    def read(self, spec: Any, root: Path, folder: Path, show: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def read(
+        self, spec: Any, root: Path, folder: Path, where: Callable[[str], str]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """
         What its local files teach: facts that are identity, and facts that are not.
 
-        `root` is the tree's folder, `folder` the manifest's, `show` its `path:line`. Raises ManifestError.
+        `root` is the tree's folder, `folder` the manifest's; `where` answers a field with its `path:line`.
+        Raises ManifestError.
         """
         return {}, {}
 

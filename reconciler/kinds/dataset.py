@@ -5,7 +5,7 @@ A file on the platform has no metadata, so its name carries the stamp.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,18 +38,18 @@ class DatasetKind(Kind):
     collection = "files"
 
     def read(
-        self, spec: DatasetSpec, root: Path, folder: Path, show: str
+        self, spec: DatasetSpec, root: Path, folder: Path, where: Callable[[str], str]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         from reconciler import rows
 
         try:
             path = loader.inside(root, folder, spec.file)
         except ValueError as error:
-            raise ManifestError([Problem(show, f"file: {error}")]) from None
+            raise ManifestError([Problem(where("file"), f"file: {error}")]) from None
         scan = rows.scan(path, spec.format)
         if scan.problems:
             more = scan.total_problems - len(scan.problems)
-            rest = [Problem(show, f"{more} more problems in {spec.file}")] if more else []
+            rest = [Problem(where("file"), f"{more} more problems in {spec.file}")] if more else []
             raise ManifestError([*scan.problems, *rest])
         stat = path.stat()
         return {"sha256": scan.sha256}, {

@@ -5,7 +5,9 @@ What good means: the schema of an item and the graders every answer has to pass.
 are identity of the runs and not of the eval.
 """
 
+import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -35,13 +37,22 @@ class EvalSpec(Spec):
     @field_validator("item_schema")
     @classmethod
     def _is_a_schema(cls, schema: dict[str, Any]) -> dict[str, Any]:
-        import jsonschema
-
-        try:
-            jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator).check_schema(schema)
-        except jsonschema.SchemaError as error:
-            raise ValueError(f"item_schema is no JSON Schema: {error.message}") from None
+        if wrong := _schema_error(json.dumps(schema, sort_keys=True, default=str)):
+            raise ValueError(f"item_schema is no JSON Schema: {wrong}")
         return schema
+
+
+@cache
+def _schema_error(text: str) -> str | None:
+    """What is wrong with a JSON Schema. Pure; many evals share one."""
+    import jsonschema
+
+    schema = json.loads(text)
+    try:
+        jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator).check_schema(schema)
+    except jsonschema.SchemaError as error:
+        return error.message
+    return None
 
 
 class EvalKind(Kind):

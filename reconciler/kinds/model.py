@@ -6,7 +6,7 @@ name that carries the digest of its weights; elsewhere a snapshot name that the 
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +47,7 @@ class ModelKind(Kind):
     collection = "models"
 
     def read(
-        self, spec: ModelSpec, root: Path, folder: Path, show: str
+        self, spec: ModelSpec, root: Path, folder: Path, where: Callable[[str], str]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         if not spec.folder:
             return {}, {"wire_id": spec.id if not spec.hub else f"{spec.id}@{(spec.revision or '')[:12]}"}
@@ -55,7 +55,7 @@ class ModelKind(Kind):
         files = sorted({file for pattern in WEIGHTS for file in path.glob(pattern)})
         if not any(file.suffix == ".safetensors" for file in files):
             raise ManifestError(
-                [Problem(show, f"{spec.folder} has no *.safetensors weights; name a model folder")]
+                [Problem(where("folder"), f"{spec.folder} has no *.safetensors weights; name a model folder")]
             )
         total = hashlib.sha256()
         for file in files:
