@@ -155,6 +155,19 @@ def test_a_source_can_be_checked_before_it_runs(pool: Pool) -> None:
 
 
 @needs_bwrap
+def test_a_worker_that_was_ended_from_outside_is_replaced() -> None:
+    pool = Pool(turns=1)
+    assert 1.0 == pool.run(HONEST, {"label": "x"}, "x")
+    (worker,) = pool.sandbox._live
+
+    worker._process.kill()
+    pool.do(worker._process.wait())
+
+    assert 1.0 == pool.run(HONEST, {"label": "x"}, "x")
+    pool.close()
+
+
+@needs_bwrap
 def test_more_sources_than_workers_take_turns() -> None:
     pool = Pool(turns=2, workers=2)
     sources = [f"def grade(sample, item): return {n}" for n in range(6)]

@@ -138,10 +138,11 @@ class Sandbox:
     async def _worker_for(self, source: str) -> _Worker:
         """A worker that never ran another source: a warm one, or a new one in the place of the oldest."""
         digest = _digest(source)
-        for worker in reversed(self._idle):
-            if worker.digest == digest:
-                self._idle.remove(worker)
+        for worker in [idle for idle in self._idle if idle.digest == digest][::-1]:
+            self._idle.remove(worker)
+            if worker.is_alive:
                 return worker
+            await self._end(worker)  # ended from outside while it waited
         refusal = await self.refusal()
         if refusal is not None:
             raise GraderFailed("unavailable", refusal)
@@ -207,6 +208,10 @@ class _Worker:
         worker._send(json.dumps(hello).encode())
         return worker
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None
+
     async def ready(self) -> None:
         hello = await self._receive()
         self.problem = None if hello.get("ready") is True else str(hello.get("details"))
@@ -216,7 +221,7 @@ class _Worker:
         return await self._receive()
 
     async def end(self) -> None:
-        if self._process.returncode is None:
+        if self.is_alive:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
         await self._process.communicate()
