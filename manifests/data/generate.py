@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-TRAIN, VALIDATION, HELD_OUT = 600, 40, 240  # rows
+TRAIN, VALIDATION, HELD_OUT = 1000, 40, 240  # rows
 SYSTEM = "Triage the ticket. JSON: order, category, urgency."
 
 ITEMS = (
