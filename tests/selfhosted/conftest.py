@@ -13,12 +13,12 @@ from server_base import Server
 
 
 @pytest.fixture
-def new_server() -> Iterator[Callable[[], Server]]:
+def new_server() -> Iterator[Callable[..., Server]]:
     """Makes servers over fresh data folders and stops them at the end."""
     made: list[Server] = []
 
-    def make() -> Server:
-        made.append(Server(Path(tempfile.mkdtemp(prefix="platform-"))))  # short, for the sockets in it
+    def make(kind: type[Server] = Server) -> Server:
+        made.append(kind(Path(tempfile.mkdtemp(prefix="platform-"))))  # short, for the sockets in it
         return made[-1]
 
     yield make

@@ -28,21 +28,13 @@ class Server:
         self.url = ""
         self._clients: dict[tuple[str, str], openai.OpenAI] = {}
 
+    def command(self) -> list[str]:
+        trainer = f"{sys.executable} {HERE / 'server_trainer.py'}"
+        return [sys.executable, str(HERE / "server_process.py"), "--trainer", trainer]
+
     def start(self, *arguments: str) -> Server:
-        command = [
-            sys.executable,
-            str(HERE / "server_process.py"),
-            "--data",
-            str(self.data),
-            "--host",
-            "127.0.0.1",
-        ]
-        command += [
-            "--trainer",
-            f"{sys.executable} {HERE / 'server_trainer.py'}",
-            "--log",
-            str(self.data / "server.log"),
-        ]
+        command = [*self.command(), "--data", str(self.data), "--host", "127.0.0.1"]
+        command += ["--log", str(self.data / "server.log")]
         self.process = subprocess.Popen([*command, *arguments])
         about = until(lambda: self._about(self.process))
         self.url = about["url"]
@@ -74,6 +66,12 @@ class Server:
             self._clients[self.url, key] = made
         return self._clients[self.url, key]
 
+    def children(self, named: str) -> list[int]:
+        """The processes that the server started and whose command line holds a word."""
+        assert self.process is not None
+        pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in pids if named in Path(f"/proc/{pid}/cmdline").read_text()]
+
     def log(self) -> str:
         return (self.data / "server.log").read_text()
 
@@ -83,7 +81,7 @@ def until(found: Callable[[], Any], seconds: float = 30.0) -> Any:
     end = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < end, f"nothing found in {seconds} s"
-        time.sleep(0.01)
+        time.sleep(0.03)
     return value
 
 
