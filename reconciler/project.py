@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from reconciler import __version__, fingerprint, graph, loader
-from reconciler.errors import ManifestError, Problem
+from reconciler.errors import ManifestError, Problem, ReconcilerError
 from reconciler.kinds import all_kinds
 from reconciler.kinds.project import ProjectSpec
 from reconciler.loader import FileStamp
@@ -46,13 +46,11 @@ class Project:
         return self.root / "releases"
 
     def find(self, text: str) -> Wanted:
-        """The resource meant by `Kind/name`. Raises ManifestError that names near ones."""
+        """The resource meant by `Kind/name`. Raises ReconcilerError that names a near one."""
         address = Address.parse(text)
         if address not in self.desired:
             near = loader.did_you_mean(text, map(str, self.desired))
-            raise ManifestError(
-                [Problem("", f"there is no {text}" + (f"; did you mean {near}?" if near else ""))]
-            )
+            raise ReconcilerError(f"there is no {text}" + (f"; did you mean {near}?" if near else ""))
         return self.desired[address]
 
 

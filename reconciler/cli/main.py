@@ -15,13 +15,12 @@ from reconciler import __version__
 from reconciler.errors import ReconcilerError
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="GitOps for model optimization: manifests in, measured and promoted models out.",
 )
-platform_app = typer.Typer(no_args_is_help=True, help="The self-hosted platform, on its own.")
+platform_app = typer.Typer(help="The self-hosted platform, on its own.")
 app.add_typer(platform_app, name="platform")
 
 
@@ -46,11 +45,23 @@ HERE = Path("manifests")
 
 @app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="say the version and stop")] = False,
 ) -> None:
     if version:
         print(f"reconciler {__version__}")
         raise typer.Exit
+    _help(context)
+
+
+@platform_app.callback(invoke_without_command=True)
+def platform_root(context: typer.Context) -> None:
+    _help(context)
+
+
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -172,7 +183,7 @@ def main() -> None:
         _say(error)
         code = error.exit_code
     except typer.TyperException as error:
-        print(f"error: {error}; `reconciler --help` lists what there is", file=sys.stderr)
+        print(f"error: {str(error).rstrip('.')}; `reconciler --help` lists what there is", file=sys.stderr)
         code = 1
     except (KeyboardInterrupt, typer.Abort):
         print("\ninterrupted; nothing is lost, the same command goes on from here", file=sys.stderr)

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from reconciler.errors import ManifestError, Problem
+from reconciler.errors import ReconcilerError
 from reconciler.kinds import all_kinds
 from reconciler.loader import did_you_mean
 from reconciler.resource import API_VERSION
@@ -22,12 +22,12 @@ METADATA = {
 
 
 def schema_of(kind: str | None) -> str:
-    """The schema as JSON text. Raises ManifestError for a kind there is not."""
+    """The schema as JSON text. Raises ReconcilerError for a kind there is not."""
     kinds = all_kinds()
     if kind is not None and kind not in kinds:
         near = did_you_mean(kind, kinds)
         told = f"did you mean {near}?" if near else f"there are {', '.join(kinds)}"
-        raise ManifestError([Problem("", f"no kind is named {kind}; {told}")])
+        raise ReconcilerError(f"no kind is named {kind}; {told}")
     if kind:
         return json.dumps({"$schema": DIALECT, **_manifest(kind, kinds[kind].Spec)}, indent=2)
     definitions: dict[str, Any] = {}

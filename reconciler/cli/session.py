@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.creation import Creator
 from reconciler.engine import World
-from reconciler.errors import ManifestError, Problem
+from reconciler.errors import ReconcilerError
 from reconciler.kinds import all_kinds
 from reconciler.kinds.project import Embedded
 from reconciler.plan import Remembered
@@ -21,11 +21,11 @@ from reconciler.world import Platform
 
 
 def chosen(project: Project, name: str | None) -> str:
-    """The platform's name: the one asked for, or the project's default. Raises ManifestError."""
+    """The platform's name: the one asked for, or the project's default. Raises ReconcilerError."""
     name = name or project.spec.platform
     if name not in project.spec.platforms:
         known = ", ".join(project.spec.platforms)
-        raise ManifestError([Problem("", f"the project has no platform named {name}; it has {known}")])
+        raise ReconcilerError(f"the project has no platform named {name}; it has {known}")
     return name
 
 
