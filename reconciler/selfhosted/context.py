@@ -50,6 +50,7 @@ class Context:
     version: str = "0"
     organization: str = "local"  # goes into the names of tuned models
     model_sources: bool = False  # whether TCP callers may register folders as models
+    unsafe_graders: bool = False  # whether python graders run without isolation where there is none
     trainer: tuple[str, ...] = ()  # the command that trains; the job folder is added to it
     jobs_at_once: int = 1
     worker: str = "local"  # who holds the leases of running jobs

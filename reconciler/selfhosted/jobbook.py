@@ -220,7 +220,9 @@ def _add_model(tx: Tx, row: Row, name: str, folder: Path, kind: str, owner: str)
     adapter = (folder / "adapter_config.json").exists()
     more = {"job": row.id, "parent": kept["model"] if adapter else None}
     made = ModelRow(name, folder, kept["base"], kind)
-    tx.put(models.model_record(name, row.project, int(tx.now()), owner, made, more))
+    base = models.find_row(tx, row.project, kept["base"])
+    last_day = base.wire()["shutdown_date"] if base else None
+    tx.put(models.model_record(name, row.project, int(tx.now()), owner, made, more, last_day))
 
 
 def _short(text: str, length: int) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import importlib.resources
 import shutil
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,16 +49,25 @@ class FromHub(msgspec.Struct, forbid_unknown_fields=True):
 class Register(msgspec.Struct):
     id: str
     source: dict[str, str]
+    shutdown_date: date | msgspec.UnsetType | None = msgspec.UNSET  # unset leaves a known model's as it is
 
 
 def resolve(tx: Tx, project: str, name: str) -> ModelRow:
-    """The model that a name or an alias means now; 404 `model_not_found` otherwise."""
-    alias = tx.get(project, "alias", name)
-    row = find_row(tx, project, alias.wire()["model"] if alias else name)
+    """The model that a name or an alias means now; 404 `model_not_found` for none, and past its shutdown."""
+    row = _named(tx, project, name)
     if row is None:
         raise not_found(name)
     kept = row.hidden()
+    last = row.wire()["shutdown_date"]
+    if last is not None and datetime.fromtimestamp(tx.now(), UTC).date().isoformat() >= last:
+        sentence = f"The model `{name[:200]}` was shut down on {last}; use another model."
+        raise WireError(404, sentence, param="model", code="model_not_found")
     return ModelRow(row.id, Path(kept["path"]), kept["base"], kept["kind"])
+
+
+def _named(tx: Tx, project: str, name: str) -> Row | None:
+    alias = tx.get(project, "alias", name)
+    return find_row(tx, project, alias.wire()["model"] if alias else name)
 
 
 def find_row(tx: Tx, project: str, id: str) -> Row | None:
@@ -71,10 +81,16 @@ def not_found(name: str) -> WireError:
 
 
 def model_record(
-    id: str, project: str, now: int, owner: str, kept: ModelRow, more: Mapping[str, Any] | None = None
+    id: str,
+    project: str,
+    now: int,
+    owner: str,
+    kept: ModelRow,
+    more: Mapping[str, Any] | None = None,
+    shutdown_date: str | None = None,  # YYYY-MM-DD, UTC: from that day on it answers nothing
 ) -> Record:
     """A model as it is stored: `more` goes beside path, base and kind."""
-    body = {"id": id, "object": "model", "created": now, "owned_by": owner, "shutdown_date": None}
+    body = {"id": id, "object": "model", "created": now, "owned_by": owner, "shutdown_date": shutdown_date}
     private = {"path": str(kept.path), "base": kept.base, "kind": kept.kind, **(more or {})}
     return Record("model", id, project, body, now, label=kept.kind, private=private)
 
@@ -113,7 +129,7 @@ async def get(request: Request) -> Response:
     project, name = context.project(request), request.path_params["model"]
 
     def find(tx: Tx) -> Row:
-        row = find_row(tx, project, resolve(tx, project, name).id)
+        row = _named(tx, project, name)
         if row is None:
             raise not_found(name)
         return row
@@ -169,19 +185,27 @@ async def register(request: Request) -> Response:
     if not 1 <= len(asked.id) <= 200 or asked.id.startswith("ft:") or not asked.id.isprintable():
         raise wire.bad("id must be 1 to 200 printable characters and not start with 'ft:'", "id")
     folder = await _folder_of(here, asked)
+    last_day = asked.shutdown_date.isoformat() if isinstance(asked.shutdown_date, date) else None
 
     def keep(tx: Tx) -> Answer:
         row = tx.get(SHARED, "model", asked.id, lock=True)
         if row is not None:
             if row.hidden()["source"] != asked.source:
                 raise WireError(409, f"{asked.id} is another model already; choose another id", param="id")
-            return Answer(row.body)
+            if asked.shutdown_date is msgspec.UNSET:
+                return Answer(row.body)
+            for grown in tx.all("model"):  # the base itself and what was tuned from it, whoever owns that
+                if grown.hidden()["base"] == asked.id:
+                    tx.update(grown, body=grown.wire() | {"shutdown_date": last_day})
+            return Answer(wire.encode(row.wire() | {"shutdown_date": last_day}))
         made = ModelRow(asked.id, folder, asked.id, "base")
-        record = model_record(asked.id, SHARED, int(tx.now()), "local", made, {"source": asked.source})
+        more = {"source": asked.source}
+        record = model_record(asked.id, SHARED, int(tx.now()), "local", made, more, last_day)
         tx.insert(record)
         return Answer(wire.encode(record.body))
 
-    return await idempotency.once(request, idempotency.digest_of(asked.id, asked.source), keep)
+    asked_for = idempotency.digest_of(asked.id, asked.source, last_day)
+    return await idempotency.once(request, asked_for, keep)
 
 
 async def _folder_of(here: Context, asked: Register) -> Path:

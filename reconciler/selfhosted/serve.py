@@ -61,6 +61,7 @@ def serve(asked: argparse.Namespace, engine: context.Engine | None = None) -> in
             version=importlib.metadata.version("reconciler"),
             organization=asked.organization,
             model_sources=asked.allow_model_sources,
+            unsafe_graders=asked.unsafe_graders,
             trainer=tuple(shlex.split(asked.trainer)) if asked.trainer else TRAINER,
             jobs_at_once=asked.jobs,
             worker=_worker(data),
@@ -263,7 +264,8 @@ def _unix(path: Path) -> Iterator[socket.socket]:
 @contextlib.contextmanager
 def _tcp(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
+    # The protocol is named, for asyncio turns Nagle's delay off only where it is: 40 ms per answer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

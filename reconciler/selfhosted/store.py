@@ -1,9 +1,8 @@
 """
 What the platform remembers, in a database. A list or a get never rebuilds an object: it sends its row.
 
-Reads on SQLite run inline (well under a millisecond); writes
-run one at a time in a thread, each one transaction, durable when it returns. PostgreSQL gets threads for
-both. Nothing here is SQLite-only SQL.
+Reads on SQLite run inline (well under a millisecond); writes run one at a time in a thread, each one
+transaction, durable when it returns. PostgreSQL gets threads for both. No SQL here is SQLite's alone.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from reconciler.selfhosted import queries
 from reconciler.selfhosted.records import (
     SHARED,
     Listing,
@@ -60,10 +60,8 @@ class Tx:
 
     def get(self, project: str, type: str, id: str, *, lock: bool = False) -> Row | None:
         """The object, or None; `lock` before changing what was read (PostgreSQL needs to be told)."""
-        asked = sa.select(objects).where(
-            objects.c.project == project, objects.c.type == type, objects.c.id == id, self._alive()
-        )
-        found = self.connection.execute(asked.with_for_update() if lock else asked).first()
+        asked = {"project": project, "type": type, "id": id, "now": int(self.now())}
+        found = self.connection.execute(queries.GET_LOCKED if lock else queries.GET, asked).first()
         return Row(*found) if found else None
 
     def insert(self, record: Record) -> int:
@@ -114,16 +112,12 @@ class Tx:
 
     def page(self, listing: Listing) -> Page:
         """One page of a list; UnknownCursor when `after` names nothing there."""
-        column = objects.c.updated_at if listing.by_update else objects.c.seq
-        asked = sa.select(objects).where(*self._matching(listing))
+        last = None
         if listing.after is not None:
             last = self.get(listing.project, listing.type, listing.after)
             if last is None:
                 raise UnknownCursor(listing.after)
-            asked = asked.where(_beyond(listing, last))
-        order = [column, objects.c.seq] if listing.by_update else [column]
-        asked = asked.order_by(*[c.desc() if listing.newest_first else c.asc() for c in order])
-        found = self.connection.execute(asked.limit(listing.limit + 1)).all()
+        found = self.connection.execute(*queries.page(listing, last, int(self.now()))).all()
         return Page([Row(*row) for row in found[: listing.limit]], len(found) > listing.limit)
 
     def all(
@@ -155,33 +149,6 @@ class Tx:
 
     def _alive(self) -> sa.ColumnElement[bool]:
         return sa.or_(objects.c.expires_at.is_(None), objects.c.expires_at > int(self.now()))
-
-    def _matching(self, listing: Listing) -> list[sa.ColumnElement[bool]]:
-        where = [objects.c.type == listing.type, objects.c.project == listing.project, self._alive()]
-        for column, wanted in (
-            (objects.c.parent, listing.parent),
-            (objects.c.status, listing.status),
-            (objects.c.label, listing.label),
-        ):
-            if wanted is not None:
-                where.append(column == wanted)
-        for key, value in listing.marks.items():
-            marked = sa.select(marks.c.seq).where(
-                marks.c.seq == objects.c.seq, marks.c.key == key, marks.c.value == value
-            )
-            where.append(marked.exists())
-        if listing.unmarked:
-            where.append(~sa.select(marks.c.seq).where(marks.c.seq == objects.c.seq).exists())
-        return where
-
-
-def _beyond(listing: Listing, last: Row) -> sa.ColumnElement[bool]:
-    here: Any = (objects.c.updated_at, objects.c.seq) if listing.by_update else (objects.c.seq,)
-    there: Any = (last.updated_at, last.seq) if listing.by_update else (last.seq,)
-    if len(here) == 1:
-        return cast(Any, here[0] < there[0] if listing.newest_first else here[0] > there[0])
-    left, right = sa.tuple_(*here), sa.tuple_(*there)
-    return cast(Any, left < right if listing.newest_first else left > right)
 
 
 class Store:
