@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from reconciler.selfhosted import context, evalbody, idempotency, runbook, runner, wire
+from reconciler.selfhosted import context, evalbody, graderapi, idempotency, runbook, runner, wire
 from reconciler.selfhosted.sampling import Problem
 from reconciler.selfhosted.store import Record, Row, Tx
 from reconciler.selfhosted.wire import Answer
@@ -29,6 +29,8 @@ async def create(request: Request) -> Response:
     body = await wire.body_json(request)
     refuse(evalbody.eval_problems(body))
     criteria = body["testing_criteria"]
+    places = [f"testing_criteria[{position}]" for position in range(len(criteria))]
+    await graderapi.refuse_sources(request, criteria, places)
     made: dict[str, Any] = {
         "id": wire.new_id("eval_"),
         "object": "eval",

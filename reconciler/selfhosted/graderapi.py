@@ -6,7 +6,7 @@ They take the five types that reinforcement jobs take, `multi` among them, and n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,9 @@ TYPES = ("string_check", "text_similarity", "python", "score_model", "multi")
 
 async def validate(request: Request) -> Response:
     body = await wire.body_json(request)
-    return wire.answer({"grader": _checked(body.get("grader"))})
+    grader = _checked(body.get("grader"))
+    await refuse_sources(request, [grader, *_members(grader)], ["grader"] * (1 + len(_members(grader))))
+    return wire.answer({"grader": grader})
 
 
 async def run(request: Request) -> Response:
@@ -48,6 +50,16 @@ async def run(request: Request) -> Response:
             "model_grader_token_usage_per_model": grade.usage,
         }
     )
+
+
+async def refuse_sources(
+    request: Request, graders: Sequence[Mapping[str, Any]], params: Sequence[str]
+) -> None:
+    """Refuse python graders that can never run here: a syntax error, or no sandbox to run them in."""
+    sandbox = runner.of(request).sandbox
+    for grader, param in zip(graders, params, strict=True):
+        if grader["type"] == "python" and (problem := await sandbox.check(grader["source"])) is not None:
+            raise wire.bad(f"{param}: {problem}", param, "invalid_grader")
 
 
 def _checked(grader: Any) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Work:
 @contextlib.asynccontextmanager
 async def running(here: Context) -> AsyncIterator["Runner"]:
     """A runner at work, with the sandbox that its graders and the grader endpoints use."""
-    sandbox = grading.Sandbox()
+    sandbox = grading.Sandbox(unsafe=here.unsafe_graders)
     await sandbox.start()
     runner = Runner(here.store, here.blobs, Sampler(here.engine), sandbox, worker=here.worker)
     try:

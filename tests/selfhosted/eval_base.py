@@ -96,12 +96,12 @@ class FakeEngine:
 class Server:
     """One running server; `client` speaks to it as any user would."""
 
-    def __init__(self, data: Path, engine: Any) -> None:
+    def __init__(self, data: Path, engine: Any, **settings: Any) -> None:
         data.mkdir(exist_ok=True)
         self.engine = engine
         self.store = Store(f"sqlite:///{data / 'platform.db'}")
         self.store.write_now(lambda tx: add_model(tx, "tiny", data / "tiny"))
-        self.here = Context(data, self.store, Blobs(data / "blobs"), engine)
+        self.here = Context(data, self.store, Blobs(data / "blobs"), engine, **settings)
         self.application = app.make(self.here, auth.Door(self.store))
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eval_base import EQUAL, FakeEngine, Server, echo
+from eval_base import EQUAL, FakeEngine, Server, echo, make_eval
 from openai import BadRequestError, NotFoundError
 
 from reconciler.selfhosted.engine import Ask
@@ -79,6 +79,36 @@ def test_a_valid_grader_comes_back_and_an_invalid_one_is_explained(server: Serve
         graders.validate(grader={**SCORE, "type": "label_model"})  # type: ignore[arg-type]
 
     assert EQUAL == valid.to_dict()["grader"]
+
+
+def test_python_that_cannot_be_read_is_refused_before_it_grades(server: Server) -> None:
+    broken = {"type": "python", "name": "broken", "source": "def grade(sample, item):\n    return 1.0 +"}
+    multi = {"type": "multi", "name": "both", "graders": {"it": broken}, "calculate_output": "it"}
+
+    for grader in (broken, multi):
+        with pytest.raises(BadRequestError, match="syntax"):
+            server.client.fine_tuning.alpha.graders.validate(grader=grader)  # type: ignore[arg-type]
+    with pytest.raises(BadRequestError, match=r"testing_criteria\[1\].*syntax"):
+        make_eval(server, EQUAL, broken)
+
+    assert [] == list(server.client.evals.list())
+
+
+def test_without_isolation_python_is_refused_unless_the_operator_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # where there is no bubblewrap
+    grader = {"type": "python", "name": "p", "source": "def grade(sample, item):\n    return 0.25"}
+
+    with Server(tmp_path / "safe", FakeEngine()).running() as safe:
+        with pytest.raises(BadRequestError, match="--unsafe-graders"):
+            safe.client.fine_tuning.alpha.graders.validate(grader=grader)  # type: ignore[arg-type]
+        with pytest.raises(BadRequestError, match="--unsafe-graders"):
+            make_eval(safe, grader)
+    with Server(tmp_path / "unsafe", FakeEngine(), unsafe_graders=True).running() as unsafe:
+        ran = run(unsafe, grader)
+
+    assert 0.25 == ran.reward
 
 
 def test_a_judge_that_does_not_exist_is_a_404(server: Server) -> None:

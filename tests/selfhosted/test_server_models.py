@@ -116,6 +116,37 @@ def test_a_model_that_a_release_points_at_stays(shared_server: Server, base_mode
         models.delete(name)
 
 
+def test_a_model_answers_until_its_shutdown_date_and_so_do_its_tunes(
+    shared_server: Server, base_model: Path
+) -> None:
+    client, name, id = shared_server.client(), tuned(shared_server, base_model), base_model.name
+
+    def shut_down(on: str | None) -> int:
+        with shared_server.http() as http:
+            asked = {"id": id, "source": {"folder": str(base_model)}, "shutdown_date": on}
+            return http.post("/v1/reconciler/models", json=asked).status_code
+
+    assert 200 == shut_down("2999-12-31")
+    assert {"2999-12-31"} == {client.models.retrieve(model).shutdown_date for model in (id, name)}
+    register(shared_server, base_model)  # without a date it stays
+    assert "2999-12-31" == client.models.retrieve(id).shutdown_date
+    assert "hello" == chat(client, name)
+
+    assert 200 == shut_down("2026-01-01")
+    for model in (id, name):
+        with pytest.raises(openai.NotFoundError, match="shut down on 2026-01-01"):
+            chat(client, model)
+    assert "2026-01-01" == client.models.retrieve(name).shutdown_date
+
+    assert (200, 400) == (shut_down(None), shut_down("2026-13-01"))
+    assert "hello" == chat(client, name)
+
+
+def chat(client: openai.OpenAI, model: str) -> str | None:
+    made = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}])
+    return made.choices[0].message.content
+
+
 def test_an_alias_moves_in_one_step_and_remembers(shared_server: Server, base_model: Path) -> None:
     name, model = f"{base_model.name}/production", tuned(shared_server, base_model)
 
