@@ -9,6 +9,7 @@ words: with the schema's own terms, never with the item's values. Nothing is fet
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from types import GenericAlias
 from typing import Any, Literal
 
 import jsonschema
@@ -72,7 +73,7 @@ def _type_of(schema: Any) -> Any:
     if kind == "object" and said <= {"type", "properties", "required", "additionalProperties"}:
         return _struct_of(schema)
     if kind == "array" and said <= {"type", "items"}:
-        return list[_type_of(schema["items"])] if "items" in schema else list[Any]
+        return GenericAlias(list, (_type_of(schema["items"]) if "items" in schema else Any,))
     if isinstance(kind, str) and kind in _PLAIN and said == {"type"}:
         return _PLAIN[kind]
     raise _NotPlain
@@ -100,7 +101,8 @@ def _struct_of(schema: Mapping[str, Any]) -> Any:
 
 def _sentences(error: jsonschema.ValidationError) -> Iterator[str]:
     at = "item" + "".join(map(_step, error.absolute_path))
-    rule, value = str(error.validator), error.validator_value
+    rule = str(error.validator)
+    value: Any = error.validator_value
     if rule == "required" and isinstance(error.instance, dict):
         missing = [name for name in value if name not in error.instance]
         yield f"{at} has no {missing[0]}" if len(missing) == 1 else f"{at} lacks {', '.join(missing)}"

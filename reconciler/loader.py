@@ -20,6 +20,7 @@ import yaml
 from reconciler import yamlsafe
 from reconciler.errors import ManifestError, Problem
 from reconciler.resource import API_VERSION, NAME
+from reconciler.yamlsafe import shown
 
 FieldPath = tuple[str | int, ...]
 Flaws = Iterator[tuple[FieldPath, str]]
@@ -215,7 +216,7 @@ def _envelope_flaws(value: Any) -> Flaws:
     if "apiVersion" not in value:
         yield (), f"apiVersion is missing; every manifest starts with apiVersion: {API_VERSION}"
     elif value["apiVersion"] != API_VERSION:
-        yield ("apiVersion",), f"apiVersion is {value['apiVersion']}, this version reads {API_VERSION}"
+        yield ("apiVersion",), f"apiVersion is {shown(value['apiVersion'])}, this version reads {API_VERSION}"
     kind = value.get("kind")
     if not isinstance(kind, str) or not kind:
         yield (("kind",), "kind must be text") if "kind" in value else ((), "kind is missing")
@@ -234,7 +235,10 @@ def _envelope_flaws(value: Any) -> Flaws:
     if name is None:
         yield ("metadata",), "metadata.name is missing"
     elif not isinstance(name, str) or not NAME.fullmatch(name):
-        yield ("metadata", "name"), f"the name {name} is not usable; write up to 63 of a-z, 0-9, - and ."
+        yield (
+            ("metadata", "name"),
+            f"the name {shown(name)} is not usable; write up to 63 of a-z, 0-9, - and .",
+        )
     for field in ("labels", "annotations"):
         yield from _text_flaws(field, metadata.get(field))
 
@@ -245,7 +249,7 @@ def _text_flaws(field: str, value: Any) -> Flaws:
         return
     for key, text in (value or {}).items():
         if not isinstance(text, str):
-            yield ("metadata", field, key), f"metadata.{field}.{key} must be text; put it in quotes"
+            yield ("metadata", field, key), f"metadata.{field}.{shown(key)} must be text; put it in quotes"
 
 
 def _unknown(path: FieldPath, value: dict[str, Any], known: tuple[str, ...]) -> Flaws:
@@ -254,7 +258,7 @@ def _unknown(path: FieldPath, value: dict[str, Any], known: tuple[str, ...]) -> 
             name = ".".join([*map(str, path), key])
             meant = did_you_mean(key, known)
             advice = f"did you mean {meant}" if meant else f"it may hold {', '.join(known)}"
-            yield (*path, key), f"unknown field {name}; {advice}"
+            yield (*path, key), f"unknown field {shown(name)}; {advice}"
 
 
 def _nearest(lines: Mapping[FieldPath, int], path: FieldPath) -> int | None:

@@ -68,6 +68,13 @@ def parse(data: bytes) -> tuple[list[Page], list[Flaw]]:
     return _Reader(data).read()
 
 
+def shown(value: Any) -> str:
+    """A value that somebody wrote, fit for one sentence: on one line and not too long. Pure."""
+    text = str(value)
+    text = text if len(text) <= 60 else f"{text[:60]}…"
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
 def _unreadable(data: bytes) -> Flaw | None:
     if len(data) > MAX_BYTES:
         return Flaw(1, TOO_BIG)
@@ -180,7 +187,9 @@ class _Reader:
 
     def _tagged(self, event: Event) -> None:
         tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-        self._flaw(event, f"the tag {tag} is not allowed; write the plain value, in quotes if it is text")
+        self._flaw(
+            event, f"the tag {shown(tag)} is not allowed; write the plain value, in quotes if it is text"
+        )
 
     def _key(self, event: Event, keys: dict[str, int]) -> str:
         key: str = event.value
@@ -191,7 +200,9 @@ class _Reader:
         if key == "<<" and event.implicit[0]:
             self._flaw(event, "merge keys (<<) are not allowed; write the fields out")
         elif key in keys:
-            self._flaw(event, f"the key {key} is already there on line {keys[key]}; remove one of the two")
+            self._flaw(
+                event, f"the key {shown(key)} is already there on line {keys[key]}; remove one of the two"
+            )
         elif not key:
             self._flaw(event, "a key is empty")
         elif "\0" in key:
@@ -237,7 +248,7 @@ class _Reader:
     def _alias(self, event: Event) -> Any:
         name = event.anchor
         if name not in self.anchors:
-            self._flaw(event, f"the alias *{name} has no anchor &{name} that ends before it")
+            self._flaw(event, f"the alias *{shown(name)} has no anchor of that name that ends before it")
             return None
         if name not in self.weights:
             self.weights[name] = _weight(self.anchors[name])
