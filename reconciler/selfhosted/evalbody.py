@@ -67,13 +67,29 @@ def _schema_problems(schema: Any) -> list[Problem]:
     param = "data_source_config.item_schema"
     if not isinstance(schema, dict):
         return [Problem(param, "is required and must be a JSON Schema")]
+    kind: Any = validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
-        validator_for(schema, default=jsonschema.Draft202012Validator).check_schema(schema)
+        kind.check_schema(schema, format_checker=kind.FORMAT_CHECKER)
     except jsonschema.SchemaError as wrong:
-        return [
-            Problem(".".join([param, *map(str, wrong.absolute_path)]), f"is no JSON Schema: {wrong.message}")
-        ]
-    return []
+        where = ".".join([param, *map(str, wrong.absolute_path)])
+        return [Problem(where, f"is no JSON Schema: {wrong.message}")]
+    return [
+        Problem(
+            param,
+            f"refers to {reference!r}; only references within the schema, such as '#/$defs/x', are followed",
+        )
+        for reference in _references(schema)
+        if not reference.startswith("#")
+    ]
+
+
+def _references(schema: Any) -> list[str]:
+    if isinstance(schema, list):
+        return [found for each in schema for found in _references(each)]
+    if not isinstance(schema, dict):
+        return []
+    own = [schema[key] for key in ("$ref", "$dynamicRef") if isinstance(schema.get(key), str)]
+    return own + [found for each in schema.values() for found in _references(each)]
 
 
 def name_and_metadata_problems(body: Mapping[str, Any]) -> list[Problem]:

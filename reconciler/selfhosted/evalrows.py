@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 MAX_ROW_BYTES = 16 * 1024 * 1024
 SHOWN = 20  # problem rows named in a run's error; the rest is a count
@@ -30,6 +32,10 @@ class Row:
 
 class BadRow(Exception):
     """A row that is not `{"item": {...}, "sample"?: {...}}`."""
+
+
+class BadSchema(Exception):
+    """A schema that only shows when it is used that it cannot be: a reference to nowhere, or without end."""
 
 
 class Census(NamedTuple):
@@ -81,8 +87,13 @@ def _checked(row: Any, index: int, where: str) -> Row | BadRow:
 
 
 def census(rows: Iterator[Row | BadRow], item_schema: Mapping[str, Any]) -> Census:
-    """Look at every row once, against the schema of the eval. Values are never repeated in a reason."""
-    validator = validator_for(item_schema, default=Draft202012Validator)(item_schema)
+    """
+    Look at every row once, against the schema of the eval. Raises BadSchema.
+
+    Values are never repeated in a reason. References are looked up in the schema itself and nowhere
+    else: left to itself, jsonschema fetches those that are URLs.
+    """
+    validator = validator_for(item_schema, default=Draft202012Validator)(item_schema, registry=Registry())
     total = bad = 0
     reasons: list[str] = []
     for row in rows:
@@ -96,7 +107,10 @@ def census(rows: Iterator[Row | BadRow], item_schema: Mapping[str, Any]) -> Cens
 
 
 def _schema_reason(row: Row, validator: Any) -> str | None:
-    wrong = next(validator.iter_errors(row.item), None)
+    try:
+        wrong = next(validator.iter_errors(row.item), None)
+    except (Unresolvable, RecursionError) as error:
+        raise BadSchema(f"the item schema cannot be used: {type(error).__name__.strip('_')}") from error
     if wrong is None:
         return None
     where = ".".join(["item", *map(str, wrong.absolute_path)])

@@ -9,6 +9,7 @@ what passes, and nothing is remembered here that a restart would miss.
 import asyncio
 import contextlib
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -173,8 +174,16 @@ class Runner:
         except (SQLAlchemyError, OSError) as error:  # a full disk: the run goes on when there is room
             log.error("eval.store_failed", run=claim.run_id, error=type(error).__name__)
             await asyncio.sleep(BREATH)
-        except Exception:  # the run's outermost frame: one that always breaks must end, not be tried for ever
-            log.exception("eval.run_broke", run=claim.run_id)
+        except (
+            Exception
+        ) as error:  # the run's outermost frame: one that always breaks must end, not be tried for ever
+            where = traceback.extract_tb(error.__traceback__)[-1]  # its message may hold somebody's rows
+            log.error(
+                "eval.run_broke",
+                run=claim.run_id,
+                error=type(error).__name__,
+                at=f"{where.filename}:{where.lineno}",
+            )
             broke = {"code": "server_error", "message": "the server had an error while it worked on this run"}
             with contextlib.suppress(Lost):
                 await self._store.write(partial(runbook.finish, claim=claim, error=broke))
@@ -251,6 +260,8 @@ class Runner:
             found = await asyncio.to_thread(evalrows.census, work.stream(), work.claim.item_schema)
         except FileNotFoundError as gone:
             raise RunFailed("file_not_found", "the file with the rows is not there any more") from gone
+        except evalrows.BadSchema as wrong:
+            raise RunFailed("invalid_item_schema", str(wrong)) from wrong
         if found.bad:
             more = f"; and {found.bad - len(found.reasons)} more" if found.bad > len(found.reasons) else ""
             raise RunFailed(
@@ -329,7 +340,7 @@ class Runner:
         created = int(self._store.now())
         body: dict[str, Any] = {
             "id": work.item_id(outcome.row.index),
-            "object": runbook.ITEM,
+            "object": "eval.run.output_item",
             "created_at": created,
             "run_id": work.claim.run_id,
             "eval_id": work.claim.eval_id,

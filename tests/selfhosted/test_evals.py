@@ -65,6 +65,22 @@ def test_everything_wrong_with_an_eval_is_said_at_once(server: Server) -> None:
     assert "name" == refused.value.param
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [{"$ref": "http://127.0.0.1:9/s"}, {"properties": {"a": {"pattern": "("}}}, {"type": "nonsense"}],
+)
+def test_a_schema_that_points_elsewhere_or_is_none_is_refused(server: Server, schema: dict[str, Any]) -> None:
+    with pytest.raises(BadRequestError, match="item_schema"):
+        make_eval(server, schema=schema)
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "#/$defs/nowhere"}, {"$ref": "#"}])
+def test_a_schema_that_leads_nowhere_fails_the_run(server: Server, schema: dict[str, Any]) -> None:
+    run = server.ended(run_of(server, make_eval(server, schema=schema).id, words(1)))
+
+    assert ("failed", "invalid_item_schema") == (run.status, run.error.code)
+
+
 def test_evals_are_listed_renamed_and_deleted(server: Server) -> None:
     first, second, third = (make_eval(server) for _ in range(3))
 
@@ -105,7 +121,8 @@ def test_a_run_measures_a_model_and_its_items_can_be_paged(server: Server) -> No
     assert 50 == len(server.items(run, status="fail", limit=7))
     one = server.client.evals.runs.output_items.retrieve(items[1].id, eval_id=run.eval_id, run_id=run.id)
     assert items[1].to_dict() == one.to_dict()
-    assert ("pass", "w1", 1.0, True) == (
+    assert ("eval.run.output_item", "pass", "w1", 1.0, True) == (
+        one.object,
         one.status,
         one.sample.output[0].content,
         one.results[0].score,
@@ -342,3 +359,19 @@ def test_a_lost_reply_does_not_make_a_second_run(server: Server) -> None:
     assert first.id == second.id
     assert [first.id] == [run.id for run in server.client.evals.runs.list(made.id)]
     assert 1 == server.ended(first).result_counts.passed
+
+
+def test_a_run_that_breaks_in_a_way_nobody_foresaw_ends_and_its_rows_stay_out_of_the_log(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def says(ask: Ask) -> str:
+        raise ZeroDivisionError(echo(ask))
+
+    server.engine.says = says
+
+    run = server.ended(run_of(server, make_eval(server).id, [{"item": {"word": "canary", "expected": ""}}]))
+
+    assert ("failed", "server_error") == (run.status, run.error.code)
+    logged = capsys.readouterr().out
+    assert "ZeroDivisionError" in logged
+    assert "canary" not in logged
