@@ -163,6 +163,8 @@ def caused(cause: BaseException) -> RuntimeError:
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "disk_full"),
+        (RuntimeError("basic_ios::clear: iostream error"), "disk_full"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"), "disk_full"),
         (caused(OSError(errno.EDQUOT, "quota")), "disk_full"),
     ],
 )

@@ -56,19 +56,19 @@ def tokenizer(template: str = MARKED) -> Any:
     return made
 
 
-def base_model(folder: Path, template: str = MARKED, **config: Any) -> Path:
+def base_model(folder: Path, max_length: int = 128, **config: Any) -> Path:
     """A model folder with random weights, the same on every call."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    made = tokenizer(template)
+    made = tokenizer()
     torch.manual_seed(0)
     sizes = {
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": max_length,
         "tie_word_embeddings": True,
     }
     eos = made.eos_token_id
@@ -77,6 +77,6 @@ def base_model(folder: Path, template: str = MARKED, **config: Any) -> Path:
     )
     model.save_pretrained(folder)
     made.save_pretrained(folder)
-    defaults = {"learning_rate": {"full": 1e-2, "lora": 1e-2}, "max_length": 128, "batch_size": 8}
+    defaults = {"learning_rate": {"full": 1e-2, "lora": 1e-2}, "max_length": max_length, "batch_size": 8}
     (folder / "reconciler.json").write_text(json.dumps({"defaults": defaults}))
     return folder

@@ -27,14 +27,16 @@ class Stopped(Exception):
 OUT_OF_MEMORY = (
     "the job ran out of memory; choose a smaller batch_size, shorter rows, lora tuning or a smaller model"
 )
-DISK_FULL = "the disk is full; free some space and create the job again"
+DISK_FULL = (
+    "the job could not write its files; as a rule the disk is full: free some space and create it again"
+)
 
 _MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 _DISK = (
     "no space left on device",
     "disk quota exceeded",
-    "pytorchstreamwriter failed writing",
-    "file write failed",
+    "iostream error",  # what torch.save says of a write that failed, here and in the next line
+    "inline_container",
 )
 
 
