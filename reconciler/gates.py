@@ -1,18 +1,26 @@
 """
 Judging: measured results in, verdicts out. Pure.
 
-A gate passes only when the whole interval is on the right side of its line, fails when the whole
-interval is on the wrong side, and is inconclusive between. What is missing or errored counts against
-the candidate: as a miss of its own, as a pass of the baseline.
+With `confidence` 0.95 a gate has two ways to be wrong, each with a probability of at most
+(1 - confidence) / 2 = 2.5 %: to pass a candidate whose truth is on the wrong side of the gate's line,
+and to fail one whose truth is on the right side. Between them it is inconclusive, and that promotes
+nothing. What this holds for:
+
+* promotion: all gates have to pass, so one bad metric stops a candidate with that certainty, however
+  many gates there are; several `primary` gates, of which one suffices, and several candidates, of which
+  the first that passes wins, share the 2.5 % by Holm's method;
+* refusal: the fails of one candidate's gates share 2.5 %, by Holm's method too, so that a rule with many
+  gates does not fail good candidates more often;
+* looking again: the same results always get the same verdict. With `anytime` it holds for growing evals too.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
-from reconciler import intervals
+from reconciler.evidence import Case, Finding, Measured, Rule, weigh
+from reconciler.stats.multiplicity import adjusted, holm
 
 
 class Verdict(StrEnum):
@@ -21,36 +29,9 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-class ItemResult(NamedTuple):
-    """One graded item. `score` is in the grader's own unit; both are None when the item errored."""
-
-    passed: bool | None
-    score: float | None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """All items of one run, by item id; `total` is how many there should be."""
-
-    items: Mapping[str, ItemResult]
-    total: int
-
-
-class Rule(NamedTuple):
-    """What a gate asks: one bound on one metric. `bound` is one of BOUNDS."""
-
-    metric: str  # pass_rate | fail_rate | mean_score
-    bound: str
-    value: float
-
-
-BOUNDS = ("at_least", "at_most", "improves_by", "not_worse_than")
-MOST_ERRORS = 0.05  # a larger share of errored or missing items is not comparable
-
-
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict with the numbers it rests on. `low` and `high` bound `estimate` at the rule's confidence."""
+    """A verdict with the numbers it rests on. `low` and `high` bound `estimate` at `confidence`."""
 
     verdict: Verdict
     rule: Rule
@@ -61,18 +42,34 @@ class Judgement:
     sentence: str
     gained: int = 0  # items the candidate passes and the baseline does not
     lost: int = 0
+    p: float = 1.0  # one-sided, of the truth being on the wrong side of the line
+    confidence: float = math.nan  # after what other gates and candidates cost
+    method: str = ""
 
 
-def judge(rule: Rule, candidate: Measured, baseline: Measured | None, confidence: float) -> Judgement:
-    """One gate's verdict at a two-sided confidence. Pure."""
-    bad = max(_errors(side) for side in (candidate, baseline) if side is not None)
-    if not candidate.total or bad > MOST_ERRORS:
-        what = f"not comparable: {bad:.0%} of the items errored or are missing, at most {MOST_ERRORS:.0%} may"
-        return Judgement(Verdict.INCONCLUSIVE, rule, math.nan, math.nan, math.nan, candidate.total, what)
-    if rule.bound in ("improves_by", "not_worse_than"):
-        assert baseline is not None  # the manifest was refused otherwise
-        return _compare(rule, candidate, baseline, confidence)
-    return _absolute(rule, candidate, confidence)
+@dataclass(frozen=True)
+class Trial:
+    """One candidate before all gates."""
+
+    candidate: str
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Every gate has to pass, but of several primary ones one does, if none shows the candidate worse."""
+        primary = [j for j in self.judgements if j.rule.primary]
+        verdicts = [j.verdict for j in self.judgements if not j.rule.primary]
+        if any(j.high < 0 for j in primary):
+            verdicts.append(Verdict.FAIL)
+        elif primary:
+            verdicts.append(_best([j.verdict for j in primary]))
+        return worst(verdicts)
+
+    @property
+    def stopped_by(self) -> Judgement | None:
+        """The first gate that keeps it from passing."""
+        ranked = sorted(self.judgements, key=lambda j: (j.verdict is not self.verdict, j.rule.primary))
+        return None if self.verdict is Verdict.PASS else ranked[0]
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
@@ -81,95 +78,92 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     return next((verdict for verdict in order if verdict in verdicts), Verdict.PASS)
 
 
-def pass_rate(measured: Measured, confidence: float) -> tuple[float, float, float]:
-    """Share of passed items, an errored one being a miss, with its Wilson interval. Pure."""
-    passed = sum(1 for item in measured.items.values() if item.passed)
-    return (passed / measured.total, *intervals.wilson(passed, measured.total, confidence))
+def judge(rule: Rule, candidate: Measured, baseline: Measured | None, confidence: float) -> Judgement:
+    """One gate's verdict, taken alone. Pure."""
+    level = (1 - confidence) / 2
+    return _judgement(weigh(Case(rule, candidate, baseline)), level, level)
 
 
-def _absolute(rule: Rule, side: Measured, confidence: float) -> Judgement:
-    if rule.metric == "mean_score":
-        estimate, low, high = intervals.mean(_scores(side), confidence)
-    else:
-        estimate, low, high = pass_rate(side, confidence)
-        if rule.metric == "fail_rate":
-            estimate, low, high = 1 - estimate, 1 - high, 1 - low
-    above = rule.bound == "at_least"
+def trials(cases: Mapping[str, Sequence[Case]], confidence: float) -> list[Trial]:
+    """Every candidate before all its gates, in order. Pure."""
+    level = (1 - confidence) / 2
+    findings = {candidate: [weigh(case) for case in mine] for candidate, mine in cases.items()}
+    shares = holm([_doubt(mine) for mine in findings.values()], level)
+    return [
+        Trial(
+            candidate,
+            tuple(map(_judgement, mine, _levels(mine, share), holm([f.fails for f in mine], level))),
+        )
+        for (candidate, mine), share in zip(findings.items(), shares, strict=True)
+    ]
+
+
+def _doubt(findings: Sequence[Finding]) -> float:
+    """The smallest level at which all of it passes."""
+    primary = [finding.passes for finding in findings if finding.rule.primary]
+    return max([f.passes for f in findings if not f.rule.primary] + ([adjusted(primary)] if primary else []))
+
+
+def _levels(findings: Sequence[Finding], level: float) -> list[float]:
+    primary = iter(holm([finding.passes for finding in findings if finding.rule.primary], level))
+    return [next(primary) if finding.rule.primary else level for finding in findings]
+
+
+def _judgement(finding: Finding, passes_at: float, fails_at: float) -> Judgement:
+    rule, estimate = finding.rule, finding.estimate
+    if estimate is None:
+        unknown = math.nan
+        return Judgement(Verdict.INCONCLUSIVE, rule, unknown, unknown, unknown, finding.n, finding.why)
     verdict = (
-        _verdict(low >= rule.value, high < rule.value)
-        if above
-        else _verdict(high <= rule.value, low > rule.value)
+        Verdict.PASS
+        if finding.passes <= passes_at
+        else Verdict.FAIL
+        if finding.fails <= fails_at
+        else Verdict.INCONCLUSIVE
     )
-    line = f"{'at least' if above else 'at most'} {_show(rule.value, rule)}"
-    return _judgement(verdict, rule, estimate, low, high, side.total, line)
+    confidence = 1 - 2 * (fails_at if verdict is Verdict.FAIL else passes_at)
+    low, high = estimate.interval(confidence)
+    unit = " points" if rule.compares and rule.metric != "mean_score" else ""
+    said = (
+        f"{rule.metric} {_show(estimate.value, rule)}{unit} [{_show(low, rule)}, {_show(high, rule)}], n={finding.n}; "
+        f"wanted {wanted(rule)}"
+    )
+    if rule.compares:
+        said += f"; p={finding.passes:.2g}"
+    if finding.gained or finding.lost:
+        said += f"; {finding.gained} items gained, {finding.lost} lost"
+    if verdict is Verdict.INCONCLUSIVE:
+        level = passes_at if finding.passes < finding.fails else fails_at
+        more = estimate.more(rule.line, level)
+        said += (
+            f"; about {more} more items would tell"
+            if more
+            else "; too close to the line to say how many items would tell"
+        )
+    return Judgement(
+        verdict, rule, estimate.value, low, high, finding.n, said, finding.gained, finding.lost,
+        finding.passes, confidence, estimate.method,
+    )  # fmt: skip
 
 
-def _compare(rule: Rule, candidate: Measured, baseline: Measured, confidence: float) -> Judgement:
-    ids = sorted(candidate.items.keys() | baseline.items.keys())
-    margin = rule.value if rule.bound == "improves_by" else -rule.value
-    gained = lost = 0
-    if rule.metric == "mean_score":
-        pairs = [
-            (candidate.items[i].score, baseline.items[i].score)
-            for i in ids
-            if i in candidate.items and i in baseline.items
-        ]
-        differences = [a - b for a, b in pairs if a is not None and b is not None]
-        estimate, low, high = intervals.mean(differences, confidence)
-        n = len(differences)
-    else:
-        ours = [bool(candidate.items[i].passed) if i in candidate.items else False for i in ids]
-        theirs = [baseline.items[i].passed is not False if i in baseline.items else True for i in ids]
-        gained = sum(a and not b for a, b in zip(ours, theirs, strict=True))
-        lost = sum(b and not a for a, b in zip(ours, theirs, strict=True))
-        n = len(ids)
-        estimate = (gained - lost) / n
-        low, high = intervals.tango(gained, lost, n, confidence)
-    verdict = _verdict(low > margin if rule.bound == "improves_by" else low >= margin, high < margin)
-    asked = "better by more than" if rule.bound == "improves_by" else "not worse by more than"
-    line = f"{asked} {_show(rule.value, rule)}"
-    return _judgement(verdict, rule, estimate, low, high, n, line, gained, lost)
+def _best(verdicts: Sequence[Verdict]) -> Verdict:
+    order = (Verdict.PASS, Verdict.INCONCLUSIVE)
+    return next((verdict for verdict in order if verdict in verdicts), Verdict.FAIL)
 
 
-def _verdict(passes: bool, fails: bool) -> Verdict:
-    return Verdict.PASS if passes else Verdict.FAIL if fails else Verdict.INCONCLUSIVE
-
-
-def _judgement(
-    verdict: Verdict,
-    rule: Rule,
-    estimate: float,
-    low: float,
-    high: float,
-    n: int,
-    line: str,
-    gained: int = 0,
-    lost: int = 0,
-) -> Judgement:
-    said = f"{rule.metric} {_show(estimate, rule)} [{_show(low, rule)}, {_show(high, rule)}], n={n}; wanted {line}"
-    if gained or lost:
-        said += f"; {gained} items gained, {lost} lost"
-    if verdict is Verdict.INCONCLUSIVE and (
-        more := intervals.more_items(estimate, low, high, _line(rule), n)
-    ):
-        said += f"; about {more} more items would tell"
-    return Judgement(verdict, rule, estimate, low, high, n, said, gained, lost)
-
-
-def _line(rule: Rule) -> float:
-    return -rule.value if rule.bound == "not_worse_than" else rule.value
+def wanted(rule: Rule) -> str:
+    """What a gate asks, in words."""
+    words = {
+        "at_least": "at least",
+        "at_most": "at most",
+        "improves_by": "better by more than",
+        "not_worse_than": "not worse by more than",
+    }
+    by = f"{100 * rule.value:g} points" if rule.compares else f"{rule.value:.1%}"
+    return f"{words[rule.bound]} {f'{rule.value:g}' if rule.metric == 'mean_score' else by}"
 
 
 def _show(value: float, rule: Rule) -> str:
-    return f"{value:.3f}" if rule.metric == "mean_score" else f"{value:.1%}"
-
-
-def _scores(side: Measured) -> list[float]:
-    return [0.0 if item.score is None else item.score for item in side.items.values()]
-
-
-def _errors(side: Measured) -> float:
-    if not side.total:
-        return 0.0
-    fine = sum(1 for item in side.items.values() if item.passed is not None)
-    return 1 - fine / side.total
+    if rule.metric == "mean_score":
+        return f"{value:+.3f}" if rule.compares else f"{value:.3f}"
+    return f"{100 * value:+.1f}" if rule.compares else f"{value:.1%}"

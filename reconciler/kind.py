@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from reconciler.errors import Problem
-from reconciler.resource import Address, Spec, Wanted
+from reconciler.resource import Address, Desired, Spec, Wanted
 from reconciler.world import Object, Platform
 
 
@@ -154,6 +154,10 @@ class Kind:
         `parents` are the standing objects of the kind named by `under`, for collections inside others.
         """
         return []
+
+    def foresee(self, wanted: Wanted, desired: Desired) -> Iterable[str]:
+        """What a reader of the plan should know before anything is spent, in sentences. Pure."""
+        return ()
 
     def decide(self, wanted: Wanted, seen: Seen, needs: Needs, evidence: Any = None) -> Decision:
         """Keep what carries the fingerprint, wait for what works, create what is missing. Pure."""

@@ -6,7 +6,7 @@ The engine acts on exactly these steps, so a plan cannot say one thing and an ap
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from reconciler.fingerprint import dotted
@@ -61,6 +61,7 @@ class Step:
     replaces: str | None = None  # the fingerprint that this address stood for
     changes: tuple[Change, ...] = ()
     rows: RowChanges | None = None
+    notes: tuple[str, ...] = ()  # what to know before anything is spent
 
     @property
     def address(self) -> Address:
@@ -102,6 +103,8 @@ def make(
             ready[wanted.address] = step.decision.observed
         if step.action in (Action.CREATE, Action.UPDATE):
             step = _explain(step, memory.get(wanted.address))
+            if step.decision.evidence is None:
+                step = replace(step, notes=tuple(kinds[wanted.address.kind].foresee(wanted, desired)))
         steps[wanted.address] = step
     return Plan(tuple(steps.values()), Counter(step.action for step in steps.values()))
 

@@ -12,10 +12,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "reconciler"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-PURE = ("resource", "fingerprint", "complaints", "kind", "plan", "gates", "intervals", "intent", "errors",
-        "world", "cli/render", "cli/schemas", "cli/summary")  # fmt: skip
+PURE = ("resource", "fingerprint", "complaints", "kind", "plan", "gates", "evidence", "foresight", "intent",
+        "errors", "world", "cli/render", "cli/schemas", "cli/summary",
+        *(f"stats/{path.stem}" for path in (PACKAGE / "stats").glob("*.py")))  # fmt: skip
 WORLDLY = {"httpx", "os", "time", "sqlite3", "sqlalchemy", "subprocess", "threading", "random", "socket"}
-VALUES = ("errors", "resource", "fingerprint", "intent", "world", "kind", "intervals", "gates", "plan")
+VALUES = ("errors", "resource", "fingerprint", "intent", "world", "kind", "evidence", "foresight", "gates", "plan")
 TORCH = {"torch", "transformers", "trl", "peft", "accelerate", "datasets"}
 TORCH_HOMES = ("selfhosted/engine", "selfhosted/training", "selfhosted/tiny")
 HEAVY = TORCH | {"starlette", "fastapi", "uvicorn", "sqlalchemy", "httpx", "scipy", "numpy", "jsonschema"}

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from reconciler.engine import Pass
-from reconciler.gates import Verdict
+from reconciler.gates import Trial, Verdict
 from reconciler.kind import Action, State
-from reconciler.kinds.promotionrule import Trial
+from reconciler.kinds.promotionrule import told
 from reconciler.plan import Change, Plan, Step
 from reconciler.resource import Desired, Wanted
 
@@ -199,6 +199,7 @@ def _details(step: Step, plan: Plan, locate: Locate) -> Iterable[str]:
             for change in values[need].changes:
                 yield (f"{need} {change.field}: {_value(change.before)} → {_value(change.after)}"
                        f"  {locate(values[need].wanted, change)}")  # fmt: skip
+    yield from step.notes
 
 
 def _value(value: Any) -> str:
@@ -223,23 +224,17 @@ def _step(step: Step, locate: Locate) -> dict[str, Any]:
             for c in step.changes
         ],
         "rows": step.rows._asdict() if step.rows else None,
+        "notes": list(step.notes),
         "trials": [_trial(t) for t in step.decision.evidence or []],
     }
 
 
 def _trial(trial: Trial) -> dict[str, Any]:
-    gates = [
-        {
-            "verdict": str(j.verdict),
-            "sentence": j.sentence,
-            "estimate": j.estimate,
-            "low": j.low,
-            "high": j.high,
-            "n": j.n,
-        }
-        for j in trial.judgements
-    ]
-    return {"candidate": trial.candidate, "verdict": str(trial.verdict), "gates": gates}
+    return {
+        "candidate": trial.candidate,
+        "verdict": str(trial.verdict),
+        "gates": [told(j) for j in trial.judgements],
+    }
 
 
 def _id(step: Step) -> str:

@@ -1,6 +1,5 @@
 """The end of an apply, as a person wants it: what stands, how good it is, where it serves, how to call it."""
 
-from reconciler import intervals
 from reconciler.cli import render
 from reconciler.engine import Pass
 from reconciler.kind import Action
@@ -8,6 +7,7 @@ from reconciler.kinds.promotionrule import PromotionRuleSpec, run_of
 from reconciler.plan import Step
 from reconciler.project import Project
 from reconciler.resource import Address
+from reconciler.stats.proportions import clopper_pearson
 
 
 def summary(done: Pass, project: Project, platform: str) -> str:
@@ -58,7 +58,7 @@ def _rule(step: Step, steps: dict[Address, Step]) -> list[str]:
 
 def _rate(counts: dict[str, int], confidence: float) -> str:
     passed, total = counts["passed"], counts["total"]
-    low, high = intervals.wilson(passed, total, confidence)
+    low, high = clopper_pearson(passed, total, confidence)
     errors = f", {counts['errored']} errored" if counts.get("errored") else ""
     return f"pass rate {passed / total:.1%}  {confidence:.0%} interval [{low:.1%}, {high:.1%}]  n={total}{errors}"
 

@@ -19,6 +19,8 @@ from reconciler.kinds.prompt import SamplingParams, variables
 from reconciler.resource import COSMETIC, Address, Ref, Spec, Wanted
 from reconciler.world import Object, Platform
 
+CLUSTER = "reconciler_cluster"  # in an eval's metadata: what its items are clustered by
+
 
 class EvalSpec(Spec):
     item_schema: dict[str, Any] = Field(description="JSON Schema that every item must satisfy")
@@ -32,6 +34,9 @@ class EvalSpec(Spec):
         None, description="the prompt its runs use"
     )
     sampling_params: Annotated[SamplingParams, COSMETIC] = SamplingParams()
+    cluster: str | None = Field(
+        None, description="the item field that says which items belong together and are not independent"
+    )
     description: Annotated[str, COSMETIC] = ""
 
     @field_validator("item_schema")
@@ -67,6 +72,10 @@ class EvalKind(Kind):
         known = spec.item_schema.get("properties")
         if not known:
             return
+        if spec.cluster and spec.cluster not in known:
+            yield Problem(
+                wanted.where, f"cluster {spec.cluster} is no field of item_schema; it has {', '.join(known)}"
+            )
         for index, grader in enumerate(spec.graders):
             address = Ref("Grader").address(grader) if isinstance(grader, str) else None
             body = needs[address].body if address else grader.model_dump()  # type: ignore[union-attr]
@@ -92,7 +101,7 @@ class EvalKind(Kind):
                 "include_sample_schema": True,
             },
             "testing_criteria": criteria,
-            "metadata": stamp.metadata(),
+            "metadata": stamp.metadata() | ({CLUSTER: spec.cluster} if spec.cluster else {}),
         }
         return Ask("evals", body)
 
