@@ -5,14 +5,16 @@ The ASGI app: routes of every part, inside one shell that admits callers and nev
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 
 import structlog
+from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from reconciler.selfhosted import (
     aliases,
     chat,
+    completions,
     context,
     evalruns,
     evals,
@@ -57,7 +60,7 @@ async def about(request: Request) -> Response:
 
 def all_routes() -> list[BaseRoute]:
     """Every endpoint; a part exports `routes`."""
-    parts = (files, jobs, models, aliases, evals, evalruns, graderapi, chat)
+    parts = (files, jobs, models, aliases, evals, evalruns, graderapi, chat, completions)
     return [
         Route("/v1/reconciler", about, methods=["GET"]),
         *(route for part in parts for route in part.routes),
@@ -80,6 +83,9 @@ def make(here: Context, door: Door, routes: Sequence[BaseRoute] | None = None) -
             WireError: _refuse,
             UnknownCursor: _refuse_cursor,
             HTTPException: _refuse_route,
+            ClientDisconnect: _leave,
+            OSError: _refuse_full_disk,
+            OperationalError: _refuse_full_disk,
             Exception: _refuse_unknown,
         },
     )
@@ -99,7 +105,7 @@ class Shell:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 0
-        request_id = "req_" + secrets.token_hex(16)
+        request_id = scope["request_id"] = "req_" + secrets.token_hex(16)
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -135,6 +141,18 @@ async def _refuse(_request: Request, error: Exception) -> Response:
 
 async def _refuse_cursor(_request: Request, error: Exception) -> Response:
     return wire.bad(f"there is no object {str(error)[:100]!r} to continue after", "after").response()
+
+
+async def _refuse_full_disk(_request: Request, error: Exception) -> Response:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not full and "disk is full" not in str(error):
+        raise error
+    sentence = "the platform's disk is full and nothing was stored; free some space and ask again"
+    return WireError(507, sentence, type="server_error", code="disk_full").response()
+
+
+async def _leave(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=499)  # the client is gone; nobody reads this
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:

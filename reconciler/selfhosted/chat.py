@@ -3,13 +3,14 @@ Chat completions: one question to one model, answered whole or as it is written.
 
 Both ways go through the engine's streams, so that many clients share batches. A client that hangs up
 stops its generation. An error before the first token is an HTTP status; a later one is an event.
+With `store` the whole completion is kept before its end is sent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,13 +18,14 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from reconciler.selfhosted import chatbody, context, runner, wire
+from reconciler.selfhosted import chatbody, completions, context, idempotency, runner, wire
 from reconciler.selfhosted.chatbody import Chat
 from reconciler.selfhosted.engine.values import Answer, Ask, EngineError
 from reconciler.selfhosted.sampling import Sampler, served
 from reconciler.selfhosted.wire import WireError
 
 T = TypeVar("T")
+Keep = Callable[[Mapping[str, Any]], Awaitable[None]]
 STATUS = {
     "model_not_found": 404,
     "context_length_exceeded": 400,
@@ -63,7 +65,10 @@ class Head(NamedTuple):
 
 async def create(request: Request) -> Response:
     here, project = context.of(request), context.project(request)
-    asked = chatbody.read(await wire.body_json(request))
+    body = await wire.body_json(request)
+    asked = chatbody.read(body)
+    if asked.store and (known := await idempotency.replayed(request, idempotency.digest_of(body))):
+        return known
     model = await here.store.read(partial(served, project=project, name=asked.model))
     fingerprint = "fp_" + hashlib.sha256(f"{model.id}\0{model.path}".encode()).hexdigest()[:10]
     head = Head(wire.new_id("chatcmpl-"), here.seconds(), model.id, fingerprint)
@@ -71,13 +76,15 @@ async def create(request: Request) -> Response:
     try:
         if not asked.stream:
             answers = await while_connected(request, _whole(pieces, asked.choices))
-            return wire.answer(completion(head, answers))
+            made = completion(head, answers)
+            return await completions.keep(request, body, made) if asked.store else wire.answer(made)
         first = await while_connected(request, anext(pieces))
     except EngineError as error:
         raise refusal(error) from error
     except ConnectionAbortedError:
         return Response(status_code=CLIENT_GONE)
-    events = _events(head, asked, first, pieces)
+    keep = partial(completions.keep_streamed, request, body) if asked.store else None
+    events = _events(head, asked, _chained(first, pieces), keep)
     return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
 
@@ -183,7 +190,9 @@ def usage(answers: Sequence[Answer]) -> dict[str, Any]:
     }
 
 
-async def _events(head: Head, asked: Chat, first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+async def _events(
+    head: Head, asked: Chat, pieces: AsyncIterator[Piece], keep: Keep | None
+) -> AsyncIterator[bytes]:
     """Server-sent events: the role, the text, the reason to finish, the usage if asked for, [DONE]."""
     extra: Mapping[str, Any] = {"usage": None} if asked.include_usage else {}
 
@@ -195,7 +204,7 @@ async def _events(head: Head, asked: Chat, first: Piece, rest: AsyncIterator[Pie
     for index in range(asked.choices):
         yield chunk(index, {"role": "assistant", "content": "", "refusal": None})
     try:
-        async for piece in _chained(first, rest):
+        async for piece in pieces:
             if isinstance(piece.said, str):
                 yield chunk(piece.choice, {"content": piece.said})
                 continue
@@ -208,6 +217,8 @@ async def _events(head: Head, asked: Chat, first: Piece, rest: AsyncIterator[Pie
         shown = {"message": refused.message, "type": refused.type, "param": refused.param}
         yield _event({"error": {**shown, "code": refused.code}})
         return
+    if keep is not None:
+        await keep(completion(head, [answers[choice] for choice in range(asked.choices)]))
     if asked.include_usage:
         yield _event({**head.body("chat.completion.chunk", []), "usage": usage(list(answers.values()))})
     yield b"data: [DONE]\n\n"

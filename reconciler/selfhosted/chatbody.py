@@ -14,6 +14,7 @@ from typing import Any
 from reconciler.selfhosted import wire
 from reconciler.selfhosted.engine.values import Ask
 from reconciler.selfhosted.sampling import Problem, Sampling, Served, ask_of, read_sampling, seed_of_item
+from reconciler.selfhosted.wire import WireError
 
 ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 MAX_CHOICES = 128
@@ -33,6 +34,7 @@ class Chat:
     logprobs: int | None = None  # alternatives per token; None: none are wanted
     stream: bool = False
     include_usage: bool = False
+    store: bool = False
 
     def asks(self, model: Served) -> list[Ask]:
         """One ask per choice; with a seed each choice has its own, and the first has the seed itself."""
@@ -65,6 +67,7 @@ def read(body: Mapping[str, Any]) -> Chat:
     options = body.get("stream_options")
     if options is not None and (not isinstance(options, Mapping) or not body.get("stream")):
         problems.append(Problem("stream_options", "must be an object, and needs stream to be true"))
+    problems += _store_problems(body)
     if problems:
         raise wire.bad("; ".join(map(str, problems)), problems[0].param, "invalid_value")
     return Chat(
@@ -80,6 +83,7 @@ def read(body: Mapping[str, Any]) -> Chat:
         logprobs=top if body.get("logprobs") else None,
         stream=bool(body.get("stream")),
         include_usage=bool((options or {}).get("include_usage")),
+        store=bool(body.get("store")),
     )
 
 
@@ -128,6 +132,18 @@ def _message_problem(message: Any, where: str) -> Problem | None:
                 f"{where}.content[{position}]", f"must be text; this server reads no part of type {kind!r}"
             )
     return None
+
+
+def _store_problems(body: Mapping[str, Any]) -> list[Problem]:
+    if not isinstance(body.get("store"), bool | None):
+        return [Problem("store", "must be true or false")]
+    try:
+        metadata = wire.checked_metadata(body.get("metadata"))
+    except WireError as wrong:
+        return [Problem(wrong.param or "metadata", wrong.message)]
+    if metadata and not body.get("store"):
+        return [Problem("metadata", "is only allowed when store is true")]
+    return []
 
 
 def _unsupported(body: Mapping[str, Any]) -> list[Problem]:

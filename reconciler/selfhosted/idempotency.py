@@ -63,6 +63,16 @@ async def once(request: Request, digest: str, act: Callable[[Tx], Answer]) -> Re
     return made.response({"idempotent-replayed": "true"} if replayed else None)
 
 
+async def replayed(request: Request, digest: str) -> Response | None:
+    """The answer that this Idempotency-Key had already; for whoever works long before `once`."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    project, path = context.project(request), request.url.path
+    known = await context.of(request).store.read(lambda tx: _known(tx, project, path, key, digest))
+    return known.response({"idempotent-replayed": "true"}) if known else None
+
+
 def digest_of(*parts: object) -> str:
     """One digest over what was asked, whatever the order of its keys. Pure."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from reconciler.selfhosted.store import Listing, Page, Row
+from reconciler.selfhosted.store import Listing, Page, Row, UnknownCursor
 
 S = TypeVar("S")
 Order = Literal["asc", "desc"]
@@ -101,7 +101,7 @@ def listing(
     limit: int = 20,
     most: int = 100,
     order: Order,
-    parent: str | None = None,
+    parent: str = "",
     status: str | None = None,
     label: str | None = None,
 ) -> Listing:
@@ -127,6 +127,20 @@ def listing(
         marks=filters,
         unmarked=query.get("metadata") == "null",
     )
+
+
+def answer_values(request: Request, values: Sequence[Mapping[str, Any]], *, order: Order) -> Response:
+    """The page that the query asks for (after, limit, order) of a list that is kept whole."""
+    asked = listing(request, "", "", order=order)
+    in_order = list(reversed(values)) if asked.newest_first else list(values)
+    ids = [value["id"] for value in in_order]
+    if asked.after is not None and asked.after not in ids:
+        raise UnknownCursor(asked.after)
+    start = 0 if asked.after is None else ids.index(asked.after) + 1
+    shown = in_order[start : start + asked.limit]
+    first, last = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)
+    more = start + asked.limit < len(in_order)
+    return answer({"object": "list", "data": shown, "first_id": first, "last_id": last, "has_more": more})
 
 
 def _limit(text: str | None, default: int, most: int) -> int:
