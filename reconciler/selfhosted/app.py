@@ -32,6 +32,7 @@ from reconciler.selfhosted import (
     models,
     runner,
     supervisor,
+    uploads,
     wire,
 )
 from reconciler.selfhosted.auth import Door
@@ -60,7 +61,7 @@ async def about(request: Request) -> Response:
 
 def all_routes() -> list[BaseRoute]:
     """Every endpoint; a part exports `routes`."""
-    parts = (files, jobs, models, aliases, evals, evalruns, graderapi, chat, completions)
+    parts = (files, uploads, jobs, models, aliases, evals, evalruns, graderapi, chat, completions)
     return [
         Route("/v1/reconciler", about, methods=["GET"]),
         *(route for part in parts for route in part.routes),

@@ -51,6 +51,11 @@ class Blobs:
     def delete(self, id: str) -> None:
         self.path(id).unlink(missing_ok=True)
 
+    def older_than(self, moment: float) -> list[str]:
+        """The ids of blobs that were kept before a Unix time."""
+        shelves = [shelf for shelf in self.folder.iterdir() if shelf != self._incoming]
+        return [blob.name for shelf in shelves for blob in shelf.iterdir() if blob.stat().st_mtime < moment]
+
     async def read(self, id: str) -> AsyncIterator[bytes]:
         """The blob in chunks; FileNotFoundError if it is not there."""
         file = await asyncio.to_thread(self.path(id).open, "rb")

@@ -140,23 +140,29 @@ def _checked(form: multipart.Form, size: int, now: int) -> tuple[str, int | None
         raise wire.bad("Missing required parameter: 'file'.", "file", "missing_required_parameter")
     if purpose is None:
         raise wire.bad("Missing required parameter: 'purpose'.", "purpose", "missing_required_parameter")
+    check_kind(purpose, form.filename, size)
+    anchor, seconds = (form.fields.get(f"expires_after[{name}]") for name in ("anchor", "seconds"))
+    return purpose, expiry(anchor, seconds, purpose, now)
+
+
+def check_kind(purpose: str, filename: str, size: int) -> None:
+    """Refuse a purpose that is none, and a name or a size that does not go with it."""
     if purpose not in PURPOSES:
         raise wire.bad(f"{purpose[:40]!r} is not one of {list(PURPOSES)} - 'purpose'", "purpose")
-    if purpose in JSONL_ONLY and os.path.splitext(form.filename)[1] != ".jsonl":
+    if purpose in JSONL_ONLY and os.path.splitext(filename)[1] != ".jsonl":
         raise wire.bad(
-            f"Invalid file format for {purpose}: {form.filename[:80]!r}; the name must end in .jsonl", "file"
+            f"Invalid file format for {purpose}: {filename[:80]!r}; the name must end in .jsonl", "file"
         )
     if purpose == "batch" and size > LARGEST_BATCH:
         raise WireError(
             413, f"a batch file may have {LARGEST_BATCH} bytes; this one has {size}", param="file"
         )
-    return purpose, _expiry(form.fields, now + BATCH_LIFE if purpose == "batch" else None, now)
 
 
-def _expiry(fields: dict[str, str], default: int | None, now: int) -> int | None:
-    anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
+def expiry(anchor: str | None, seconds: str | None, purpose: str, now: int) -> int | None:
+    """When a file expires by its `expires_after`, or by its purpose when none was sent; None: never."""
     if anchor is None and seconds is None:
-        return default
+        return now + BATCH_LIFE if purpose == "batch" else None
     if anchor != "created_at":
         raise wire.bad(
             f"expires_after.anchor is {anchor!r}; only 'created_at' is known", "expires_after.anchor"

@@ -66,7 +66,7 @@ class _Parts:
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if name == self._file_part:
             if self.form.filename is not None:
-                raise wire.bad("the form has two file parts; send one file per request", "file")
+                raise wire.bad("the form has its bytes twice; send one file per request", self._file_part)
             self.form.filename = options.get(b"filename", b"").decode("utf-8", "replace") or "upload"
         else:
             self._name = name
@@ -92,7 +92,7 @@ async def receive(request: Request, incoming: Incoming, largest: int, file_part:
     """Read the form, writing its file part to `incoming`; 400 if it is no form, 413 beyond `largest`."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or b"boundary" not in options:
-        raise wire.bad("send the file as multipart/form-data with the parts 'file' and 'purpose'")
+        raise wire.bad(f"send multipart/form-data with the bytes in a part named {file_part!r}", file_part)
     parts = _Parts(file_part)
     callbacks = {name: getattr(parts, name) for name in dir(parts) if name.startswith("on_")}
     try:
@@ -103,7 +103,7 @@ async def receive(request: Request, incoming: Incoming, largest: int, file_part:
                 await incoming.write(piece)
             parts.ready.clear()
             if incoming.bytes > largest:
-                raise WireError(413, f"the file is larger than {largest} bytes", param="file")
+                raise WireError(413, f"the {file_part} is larger than {largest} bytes", param=file_part)
         parser.finalize()
     except FormParserError as error:
         raise wire.bad(f"the form could not be read: {str(error)[:200]}") from error

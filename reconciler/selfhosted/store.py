@@ -141,6 +141,12 @@ class Tx:
             self.connection.execute(sa.delete(objects).where(*past))
         return ids
 
+    def ids(self, *types: str) -> set[str]:
+        """The ids of every object of these types, of all projects."""
+        return set(
+            self.connection.execute(sa.select(objects.c.id).where(objects.c.type.in_(types))).scalars()
+        )
+
     def count(self, project: str, type: str, parent: str) -> int:
         asked = sa.select(sa.func.count()).where(
             objects.c.project == project, objects.c.type == type, objects.c.parent == parent
@@ -186,7 +192,7 @@ class Store:
             with self._engine.begin() as connection:
                 return ask(Tx(connection, self.now))
         if self._reader is None:
-            self._reader = Tx(self._open_reader(), self.now)
+            self._reader = Tx(_sqlite_reader(self._engine.url), self.now)
         return ask(self._reader)
 
     def write_now(self, act: Callable[[Tx], T], attempts: int = 3) -> T:
@@ -205,13 +211,8 @@ class Store:
         self._threads.shutdown(wait=True)
         if self._reader is not None:
             self._reader.connection.close()
+            self._reader.connection.engine.dispose()
         self._engine.dispose()
-
-    def _open_reader(self) -> sa.Connection:
-        # A second engine without the BEGIN IMMEDIATE of writers: each select sees the latest commit.
-        engine = sa.create_engine(self._engine.url, **_pooling(str(self._engine.url)))
-        event.listen(engine, "connect", _prepare_sqlite)
-        return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     def _create_tables(self) -> None:
         tables.create_all(self._engine)
@@ -234,6 +235,13 @@ def _pooling(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"check_same_thread": False, "timeout": 30}}
     return {"pool_size": 8, "pool_pre_ping": True}
+
+
+def _sqlite_reader(url: sa.URL) -> sa.Connection:
+    """A connection apart from the writers' engine: each select sees the latest commit and locks nothing."""
+    engine = sa.create_engine(url, **_pooling("sqlite"))
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -88,13 +88,17 @@ def _has_work(tx: Tx) -> bool:
 
 
 async def sweep(here: Context) -> None:
-    """Remove what is past its time: expired files, old idempotency keys."""
+    """Remove what is past its time: expired files, old idempotency keys, bytes that a crash left nameless."""
 
     def forget(tx: Tx) -> list[str]:
         idempotency.forget_old(tx)
         return tx.delete_expired("file")
 
     for id in await here.store.write(forget):
+        here.blobs.delete(id)
+    old = await asyncio.to_thread(here.blobs.older_than, here.now() - SWEEP)
+    named = await here.store.read(lambda tx: tx.ids("file", "run"))
+    for id in set(old) - named:
         here.blobs.delete(id)
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import openai
 import pytest
-from server_base import ROWS, Server
+from server_base import ROWS, Server, until
+
+from reconciler.selfhosted.blobs import Blobs
 
 
 def test_an_uploaded_file_comes_back_byte_for_byte(shared_server: Server) -> None:
@@ -146,3 +151,50 @@ def _peak(server: Server) -> int:
     assert server.process is not None
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="small-"))
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("a small disk cannot be mounted here; that needs root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+    folder.rmdir()
+
+
+def test_a_full_disk_refuses_an_upload_and_the_server_lives(
+    new_server: Callable[[], Server], small_disk: Path
+) -> None:
+    server = new_server()
+    (server.data / "blobs").symlink_to(small_disk)
+    server.start()
+
+    with server.http() as http:
+        form, rows = {"purpose": "evals"}, {"file": ("a.jsonl", b"x" * 3_000_000)}
+        full = http.post("/v1/files", data=form, files=rows)
+        small = http.post("/v1/files", data=form, files={"file": ("a.jsonl", ROWS)})
+
+    assert (507, "disk_full") == (full.status_code, full.json()["error"]["code"])
+    assert 200 == small.status_code
+    assert [small.json()["id"]] == [file.id for file in server.client().files.list()]
+
+
+def test_bytes_that_a_crash_left_nameless_are_swept_away(new_server: Callable[[], Server]) -> None:
+    server = new_server().start()
+    named = server.client().files.create(file=("rows.jsonl", ROWS), purpose="evals").id
+    server.kill()
+    blobs = Blobs(server.data / "blobs")
+    kept, nameless = blobs.path(named), blobs.path("file-nameless")
+    nameless.parent.mkdir(exist_ok=True)
+    nameless.write_bytes(b"x")
+    for blob in (kept, nameless):
+        os.utime(blob, (0, 0))
+
+    server.start()
+
+    until(lambda: not nameless.exists())
+    assert ROWS == server.client().files.content(named).read()
