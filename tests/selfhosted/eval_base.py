@@ -13,6 +13,7 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ class Server:
     def __init__(self, data: Path, engine: Any, **settings: Any) -> None:
         data.mkdir(exist_ok=True)
         self.engine = engine
-        self.store = Store(f"sqlite:///{data / 'platform.db'}")
+        self.store = Store(f"sqlite:///{data / 'platform.db'}", settings.get("now", time.time))
         self.store.write_now(lambda tx: add_model(tx, "tiny", data / "tiny"))
         self.here = Context(data, self.store, Blobs(data / "blobs"), engine, **settings)
         self.application = app.make(self.here, auth.Door(self.store))
