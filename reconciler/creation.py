@@ -7,7 +7,7 @@ for the stamp in later passes, and by asking again with the same key where the p
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,6 +38,13 @@ class Failed(NamedTuple):
     why: str
 
 
+class Rest(NamedTuple):
+    """A request that a busy platform does not want to hear before `until` (unix seconds)."""
+
+    until: float
+    why: str
+
+
 class Doubt(StrEnum):
     """What to do about an intent whose end nobody saw."""
 
@@ -58,8 +65,15 @@ class Creator:
     journal: "Journal"
     holder: str
     now: Callable[[], float]
+    resting: dict[str, Rest] = field(default_factory=dict)  # by fingerprint
 
-    def make(self, wanted: Wanted, ask: Ask, open_intent: Intent | None) -> Made | Deferred | Failed:
+    def make(
+        self, wanted: Wanted, ask: Ask, open_intent: Intent | None, token: int
+    ) -> Made | Deferred | Failed:
+        """`token` is how often the claim had been taken before we looked and saw nothing."""
+        rest = self.resting.get(wanted.fingerprint)
+        if rest and rest.until > self.now():
+            return Deferred(rest.why, rest.until - self.now())
         idempotent = "idempotency" in self.platform.capabilities
         if open_intent and doubt(open_intent, idempotent, self.now()) is Doubt.WAIT:
             left = open_intent.opened_at + WINDOW - self.now()
@@ -70,6 +84,8 @@ class Creator:
         if not isinstance(claim, Claim):
             return Deferred(f"being made by {claim.holder.rpartition(':')[0]}", 1.0)
         try:
+            if claim.token != token + 1:
+                return Deferred("another process was at it since we looked; looking again", 0.0)
             return self._ask(wanted, ask, claim, open_intent)
         finally:
             self.journal.release(claim)
@@ -77,10 +93,7 @@ class Creator:
     def _ask(
         self, wanted: Wanted, ask: Ask, claim: Claim, doubted: Intent | None
     ) -> Made | Deferred | Failed:
-        name = self.platform.name
-        if doubted is None and (current := self.journal.open_intents(name).get(wanted.fingerprint)):
-            return Deferred(f"asked for a moment ago by another process ({current.address})", 1.0)
-        intent = doubted or self.journal.open_intent(claim, wanted.address, self.now())
+        intent = self.journal.open_intent(claim, wanted.address, self.now(), doubted)
         if intent is None:
             return Deferred("the claim was lost to another process", 1.0)
         try:
@@ -90,11 +103,14 @@ class Creator:
             return Failed(str(error))
         except Busy as error:
             self.journal.close_intent(intent, "busy", self.now())
-            return Deferred(str(error), error.retry_after or 5.0)
+            pause = error.retry_after or 5.0
+            self.resting[wanted.fingerprint] = Rest(self.now() + pause, str(error))
+            return Deferred(str(error), pause)
         except Unreachable as error:
             self.journal.close_intent(intent, "unreachable", self.now())
             return Deferred(str(error), 2.0)
         except Unclear as error:
+            self.journal.renew_intent(intent, self.now())
             return Deferred(f"{error}; looking whether it was made", 0.5)
         self.journal.close_intent(intent, "made", self.now(), made.get("id") or made.get("name"))
         return Made(made)

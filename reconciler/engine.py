@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from reconciler import plan
 from reconciler.creation import Creator, Deferred, Failed, Made
-from reconciler.errors import PlatformError, ReconcilerError, Unreachable
+from reconciler.errors import Busy, PlatformError, ReconcilerError, Rejected, Unclear, Unreachable
 from reconciler.intent import Intent
 from reconciler.kind import Action, Ask, Decision, Kind, Observed, Progress, Seen, Stamp, State, Unseen
 from reconciler.plan import Step
@@ -93,10 +93,11 @@ def look(desired: Desired, world: World) -> Sight:
 
 def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pass:
     """One pass over everything that is wanted."""
-    sight = look(desired, world)
     journal, name = creator.journal, world.platform.name
+    tokens = journal.tokens(name)  # before we look: what is taken later was not seen
+    sight = look(desired, world)
     intents, memory = journal.open_intents(name), journal.remembered(name)
-    hand = _Hand(world, creator, watch, dict(sight.actual), intents)
+    hand = _Hand(world, creator, watch, dict(sight.actual), intents, tokens)
     stands: list[Wanted] = []
     for wanted in desired.values():
         step = hand.take(wanted, sight.evidence.get(wanted.address))
@@ -162,14 +163,10 @@ class _Hand:
         watch: Watcher,
         actual: dict[str, Seen | Unseen],
         intents: Mapping[str, Intent],
+        tokens: Mapping[str, int],
     ) -> None:
-        self.world, self.creator, self.watch, self.actual, self.intents = (
-            world,
-            creator,
-            watch,
-            actual,
-            intents,
-        )
+        self.world, self.creator, self.watch = world, creator, watch
+        self.actual, self.intents, self.tokens = actual, intents, tokens
         self.steps: dict[Address, Step] = {}
         self.ready: dict[Address, Observed] = {}
         self.made: list[Address] = []
@@ -185,23 +182,33 @@ class _Hand:
             and not step.after
             and (evidence is not None or not kind.measures or step.decision.evidence)
         ):
-            step = self._act(kind, step)
-        elif (
-            (intent := self.intents.get(wanted.fingerprint))
-            and step.decision.observed
-            and step.action not in ACTING
-        ):
-            self.creator.journal.close_intent(intent, "made", self.creator.now(), step.decision.observed.id)
-        if step.action is Action.KEEP and step.decision.observed:
-            self.ready[wanted.address] = step.decision.observed
+            step = self._act(kind, step, evidence)
+        intent, observed = self.intents.get(wanted.fingerprint), step.decision.observed
+        if intent and observed and step.action not in ACTING and wanted.address not in self.made:
+            self.creator.journal.close_intent(intent, "made", self.creator.now(), observed.id)
+        if step.action is Action.KEEP and observed:
+            self.ready[wanted.address] = observed
         self.steps[wanted.address] = step
         return step
 
-    def _act(self, kind: Kind, step: Step) -> Step:
+    def _act(self, kind: Kind, step: Step, evidence: Any) -> Step:
         wanted = step.wanted
         stamp = Stamp(self.world.project, str(wanted.address), wanted.fingerprint)
-        ask = self._watched(kind.ask(wanted, self.ready, stamp, step.decision), wanted)
-        end = self.creator.make(wanted, ask, self.intents.get(wanted.fingerprint))
+        ask = kind.ask(wanted, self.ready, stamp, step.decision)
+        try:
+            if overlooked := self._overlooked(kind, step, ask):
+                self._add(kind, overlooked)
+                step = plan.decide(wanted, kind, self.actual, self.ready, self.steps, evidence)
+                if step.action not in ACTING:
+                    return step
+            ask = self._watched(ask, wanted)
+        except (Busy, Unclear, Unreachable) as error:
+            end: Made | Deferred | Failed = Deferred(str(error))
+        except ReconcilerError as error:
+            end = Failed(str(error))
+        else:
+            token = self.tokens.get(wanted.fingerprint, 0)
+            end = self.creator.make(wanted, ask, self.intents.get(wanted.fingerprint), token)
         match end:
             case Made(made):
                 observed = kind.observe(made)
@@ -218,11 +225,21 @@ class _Hand:
                 self.deferred[wanted.address] = end
         return step
 
+    def _overlooked(self, kind: Kind, step: Step, ask: Ask) -> Observed | None:
+        """What we remember making and its list left out, if it still stands. Raises PlatformError."""
+        platform, fingerprint = self.world.platform, step.wanted.fingerprint
+        made = self.creator.journal.made(platform.name, fingerprint) if step.action is Action.CREATE else None
+        found = platform.get(ask.collection if kind.under else str(kind.collection), made) if made else None
+        return kind.observe(found) if found else None
+
     def _watched(self, ask: Ask, wanted: Wanted) -> Ask:
         upload = ask.body.get("file")
         if not isinstance(upload, Upload):
             return ask
-        stat = upload.path.stat()
+        try:
+            stat = upload.path.stat()
+        except OSError as error:
+            raise ReconcilerError(f"{upload.path} cannot be read any more: {error.strerror}") from None
         if (stat.st_size, stat.st_mtime_ns) != (wanted.facts["bytes"], wanted.facts["mtime_ns"]):
             raise ReconcilerError(f"{upload.path} was changed while this ran; run it again")
         watched = replace(
@@ -239,7 +256,14 @@ class _Hand:
 
     def _cancel(self, kind: Kind, step: Step) -> None:
         for duplicate in step.decision.duplicates:
-            kind.cancel(self.world.platform, duplicate)
+            try:
+                kind.cancel(self.world.platform, duplicate)
+            except Rejected:
+                continue  # it has ended meanwhile
+            except PlatformError as error:
+                why = f"{duplicate.id} was made twice and could not be cancelled: {error}"
+                self.deferred[step.address] = Deferred(why)
+                continue
             detail = {
                 "cancelled": duplicate.id,
                 "kept": step.decision.observed.id if step.decision.observed else "",

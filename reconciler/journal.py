@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ intents = Table(
     "intents", metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("platform", String(200), nullable=False, index=True),
-    Column("fingerprint", String(64), nullable=False),
+    Column("fingerprint", String(64), nullable=False, index=True),
     Column("address", String(200), nullable=False),
     Column("opened_at", Float, nullable=False),
     Column("closed_at", Float, index=True),
@@ -177,10 +178,23 @@ class Journal:
                 .values(holder="", lease_until=0.0)
             )  # fmt: skip
 
+    def tokens(self, platform: str) -> dict[str, int]:
+        """By fingerprint, how often a claim was taken: what has grown since was somebody else's turn."""
+        with self._engine.connect() as db:
+            query = select(claims.c.fingerprint, claims.c.token).where(claims.c.platform == platform)
+            return {row.fingerprint: row.token for row in db.execute(query)}
+
     # Intents
 
-    def open_intent(self, claim: Claim, address: Address, now: float) -> Intent | None:
-        """Make durable that we are about to ask; None when the claim was lost meanwhile."""
+    def open_intent(
+        self, claim: Claim, address: Address, now: float, doubted: Intent | None = None
+    ) -> Intent | None:
+        """
+        Make durable that we are about to ask; None when the claim was lost meanwhile.
+
+        `doubted` is the intent of the same request when it was asked before: it stays, and its window
+        starts anew.
+        """
         with self._write() as db:
             held = db.execute(
                 select(claims.c.token)
@@ -189,6 +203,8 @@ class Journal:
             ).scalar()
             if held != claim.token:
                 return None
+            if doubted:
+                return self._renewed(db, doubted, now)
             values = {
                 "platform": claim.platform,
                 "fingerprint": claim.fingerprint,
@@ -198,6 +214,16 @@ class Journal:
             id = db.execute(insert(intents).values(values)).inserted_primary_key
             assert id is not None
             return Intent(id[0], **values)  # type: ignore[arg-type]  # the four columns above
+
+    def renew_intent(self, intent: Intent, now: float) -> Intent:
+        """Its object may have come to be until now, so it is looked for from now on."""
+        with self._write() as db:
+            return self._renewed(db, intent, now)
+
+    @staticmethod
+    def _renewed(db: Connection, intent: Intent, now: float) -> Intent:
+        db.execute(update(intents).where(intents.c.id == intent.id).values(opened_at=now))
+        return replace(intent, opened_at=now)
 
     def close_intent(self, intent: Intent, outcome: str, now: float, object_id: str | None = None) -> None:
         with self._write() as db:
@@ -213,6 +239,13 @@ class Journal:
             query = select(intents).where(intents.c.closed_at.is_(None), intents.c.platform == platform)
             rows = db.execute(query.order_by(intents.c.id.desc())).all()
         return {r.fingerprint: Intent(r.id, r.platform, r.fingerprint, r.address, r.opened_at) for r in rows}
+
+    def made(self, platform: str, fingerprint: str) -> str | None:
+        """The id of the object that was made last for a fingerprint."""
+        mine = (intents.c.platform == platform) & (intents.c.fingerprint == fingerprint)
+        query = select(intents.c.object_id).where(mine, intents.c.outcome == "made")
+        with self._engine.connect() as db:
+            return db.execute(query.order_by(intents.c.id.desc()).limit(1)).scalar()
 
     # Memory and history
 
