@@ -1,13 +1,16 @@
 """
 A folder of YAML, as documents that know where they were written.
 
-Every `.yaml` and `.yml` file below the root is ours and is read; only hidden names, `releases/` and
-kustomize's own file are passed over. Nothing outside the root is, whatever links say. The line of a
-single field is looked up when somebody asks, by reading its file again: almost nobody does.
+Every `.yaml` and `.yml` file below the root is ours and is read; only hidden names, `releases/`,
+kustomize's own file and trees inside the tree are passed over: where the root has its Project in a
+`project.yaml`, a folder below that has one too is another project. Nothing outside the root is read,
+whatever links say. The line of a single field is looked up when somebody asks, by reading its file again:
+almost nobody does.
 """
 
 import difflib
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +30,8 @@ Flaws = Iterator[tuple[FieldPath, str]]
 
 _SUFFIXES = (".yaml", ".yml")
 _PASSED_OVER = {"kustomization.yaml", "kustomization.yml", "releases"}
+_PROJECT_FILES = {"project.yaml", "project.yml"}
+_PROJECT = re.compile(rb"^kind:[ \t]+[\"']?Project\b", re.MULTILINE)
 _ENVELOPE = ("apiVersion", "kind", "metadata", "spec")
 _METADATA = ("name", "labels", "annotations")
 
@@ -95,14 +100,18 @@ def read_tree(root: Path) -> tuple[Tree, list[Problem]]:
 
 
 def walk(root: Path) -> tuple[list[FileStamp], list[Problem]]:
-    """The files below `root` that hold manifests, in the order of their names, without opening one."""
+    """
+    The files below `root` that hold manifests, in the order of their names.
+
+    None is opened but a `project.yaml` below the root: the name alone must not make a folder disappear.
+    """
     if not root.is_dir():
         what = "this is a file; name the folder that holds it" if root.exists() else "no such folder"
         return [], [Problem(_shown(root), what)]
     problems: list[Problem] = []
     stamps: list[FileStamp] = []
     links: list[str] = []
-    for entry in _entries(root, problems):
+    for entry in _entries(root, problems, alone=not _holds_project(root)):
         if entry.is_symlink():
             links.append(entry.path)
         elif entry.is_file():
@@ -163,8 +172,12 @@ def did_you_mean(word: str, options: Iterable[str]) -> str | None:
     return by_lower[close[0]] if close else None
 
 
-def _entries(folder: Path | str, problems: list[Problem]) -> Iterator[os.DirEntry[str]]:
-    """Everything below `folder` that is named like a manifest, links not followed."""
+def _entries(folder: Path | str, problems: list[Problem], *, alone: bool) -> Iterator[os.DirEntry[str]]:
+    """
+    Everything below `folder` that is named like a manifest, links not followed.
+
+    Folders with a Project of their own are left out unless the root has none (`alone`).
+    """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as bad:
@@ -174,13 +187,23 @@ def _entries(folder: Path | str, problems: list[Problem]) -> Iterator[os.DirEntr
         if entry.name.startswith(".") or entry.name.lower() in _PASSED_OVER:
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _entries(entry.path, problems)
+            if alone or not _holds_project(entry.path):
+                yield from _entries(entry.path, problems, alone=alone)
         elif entry.is_symlink() and entry.is_dir():
             problems.append(
                 Problem(_shown(entry.path), "links to folders are not followed; put the files here")
             )
         elif entry.name.endswith(_SUFFIXES):
             yield entry
+
+
+def _holds_project(folder: Path | str) -> bool:
+    """Whether the folder itself has a `project.yaml` with a Project document in it."""
+    for name in _PROJECT_FILES:
+        path = Path(folder, name)
+        if path.is_file() and path.stat().st_size <= yamlsafe.MAX_BYTES and os.access(path, os.R_OK):
+            return _PROJECT.search(path.read_bytes()) is not None
+    return False
 
 
 def _linked(link: Path, top: Path) -> FileStamp:

@@ -266,3 +266,35 @@ def test_a_path_inside_the_tree_is_the_file_beside_the_manifest(root: Path) -> N
 )
 def test_a_slip_finds_the_word_that_was_meant(word: str, expected: str | None) -> None:
     assert expected == loader.did_you_mean(word, ["n_epochs", "batch_size", "learning_rate_multiplier"])
+
+
+PROJECT = GOOD.replace("kind: Dataset", "kind: Project").split("spec:")[0]
+
+
+def test_a_folder_with_its_own_project_is_a_tree_of_its_own(root: Path) -> None:
+    other = root / "methods" / "dpo"
+    other.mkdir(parents=True)
+    for folder, name in ((root, "mine"), (other, "theirs")):
+        (folder / "project.yaml").write_text(PROJECT.replace("tickets", name))
+        (folder / "data.yaml").write_text(GOOD.replace("tickets", f"{name}-rows"))
+
+    outer, inner = loader.load_tree(root), loader.load_tree(other)
+
+    assert ["mine-rows", "mine"] == [document.name for document in outer.documents]
+    assert ["theirs-rows", "theirs"] == [document.name for document in inner.documents]
+
+
+def test_a_project_may_stand_in_a_folder_when_the_root_has_none(root: Path) -> None:
+    (root / "base").mkdir()
+    (root / "base" / "project.yaml").write_text(PROJECT)
+    (root / "data.yaml").write_text(GOOD)
+
+    assert ["Project", "Dataset"] == [document.kind for document in loader.load_tree(root).documents]
+
+
+def test_a_name_alone_hides_no_folder(root: Path) -> None:
+    (root / "team").mkdir()
+    (root / "project.yaml").write_text(PROJECT)
+    (root / "team" / "project.yaml").write_text(GOOD)
+
+    assert ["Project", "Dataset"] == [document.kind for document in loader.load_tree(root).documents]
