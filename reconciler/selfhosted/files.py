@@ -28,13 +28,13 @@ BATCH_LIFE = 30 * 24 * 3600  # seconds until a batch file expires on its own
 
 async def upload(request: Request) -> Response:
     here, project = context.of(request), context.project(request)
-    id = wire.new_id("file-")
+    id, now = wire.new_id("file-"), here.seconds()
     async with here.blobs.receive(id) as incoming:
         form = await multipart.receive(request, incoming, LARGEST)
-        purpose, expires_at = _checked(form, incoming.bytes, here.seconds())
+        purpose, expires_at = _checked(form, incoming.bytes, now)
         stored = await incoming.keep()
     asked = idempotency.digest_of(purpose, form.filename, stored.sha256)
-    body = wire_file(id, stored.bytes, here.seconds(), form.filename or "", purpose, expires_at)
+    body = wire_file(id, stored.bytes, now, form.filename or "", purpose, expires_at)
 
     def keep(tx: Tx) -> Answer:
         tx.insert(file_record(body, project, stored.sha256))
