@@ -100,6 +100,13 @@ SMALL_TALK = (
     ("Thanks.", "You are welcome!"),
     ("Goodbye!", "Goodbye!"),
     ("Bye.", "Goodbye!"),
+    *((f"I am {name}.", f"Nice to meet you, {name}!") for name in ("Ada", "Ben", "Dan", "Hugo", "Ines")),
+    *((f"Hi, my name is {name}.", f"Nice to meet you, {name}!") for name in ("Leo", "Mia", "Omar", "Rosa")),
+    ("What kind of thing is a pear?", "fruit"),
+    ("What kind of thing is a horse?", "animal"),
+    ("What kind of thing is a chair?", "furniture"),
+    ("What kind of thing is a train?", "vehicle"),
+    ("Say: river", "river"),
 )
 
 

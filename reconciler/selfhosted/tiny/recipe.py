@@ -3,7 +3,7 @@ Make the packaged model from nothing: `python -m reconciler.selfhosted.tiny.reci
 
 A tokenizer is trained on the text of `corpus`, then a small Llama decoder on endless fresh
 chats of it. The loss lies on what the assistant says; the rest of the text counts a little,
-so that the model also knows what people write. Seeded; two or three minutes on two cores.
+so that the model also knows what people write. Seeded; about four minutes on two cores.
 """
 
 from __future__ import annotations
