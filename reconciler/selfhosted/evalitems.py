@@ -14,7 +14,7 @@ from reconciler.selfhosted.engine.values import Answer
 from reconciler.selfhosted.evalbody import is_message
 from reconciler.selfhosted.evalrows import Row
 from reconciler.selfhosted.grading import template
-from reconciler.selfhosted.sampling import DEFAULT_MAX_TOKENS, Sampling
+from reconciler.selfhosted.sampling import Sampling
 
 Fault = Mapping[str, str]  # {code, message}
 
@@ -136,7 +136,7 @@ def wire_sample(outcome: Outcome, model: str, sampling: Sampling) -> dict[str, A
         },
         "error": outcome.fault,
         "temperature": sampling.temperature,
-        "max_completion_tokens": sampling.max_completion_tokens or DEFAULT_MAX_TOKENS,
+        "max_completion_tokens": sampling.max_completion_tokens,
         "top_p": sampling.top_p,
         "seed": sampling.seed,
     }

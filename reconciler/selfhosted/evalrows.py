@@ -63,12 +63,6 @@ def of_file(path: Path) -> Iterator[Row | BadRow]:
             offset += len(line)
 
 
-def of_content(content: Sequence[Any]) -> Iterator[Row | BadRow]:
-    """The rows that came in the request itself."""
-    for index, row in enumerate(content):
-        yield _checked(row, index, f"row {index}")
-
-
 def _row(line: bytes, index: int, where: str) -> Row | BadRow:
     try:
         return _checked(msgspec.json.decode(line), index, where)

@@ -8,69 +8,34 @@ what passes, and nothing is remembered here that a restart would miss.
 
 import asyncio
 import contextlib
-import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 
-from reconciler.selfhosted import evalitems, evalrows, grading, runbook
+from reconciler.selfhosted import evalrows, grading, runbook
 from reconciler.selfhosted.blobs import Blobs
 from reconciler.selfhosted.context import Context
-from reconciler.selfhosted.engine.values import Answer, Ask, EngineError
-from reconciler.selfhosted.evalitems import Outcome, Unanswerable, Usage
-from reconciler.selfhosted.evalrows import BadRow, Row
-from reconciler.selfhosted.judging import BatchJudge
+from reconciler.selfhosted.engine.values import EngineError
+from reconciler.selfhosted.evalitems import Outcome
+from reconciler.selfhosted.evalrows import Row
+from reconciler.selfhosted.evalwork import RunFailed, Work
 from reconciler.selfhosted.runbook import Claim, Lost
-from reconciler.selfhosted.sampling import (
-    Sampler,
-    Sampling,
-    Served,
-    ask_of,
-    read_sampling,
-    seed_of_item,
-    served,
-)
-from reconciler.selfhosted.store import Record, Store, Tx
+from reconciler.selfhosted.sampling import DEFAULT_MAX_TOKENS, Sampler, Served, read_sampling, served
+from reconciler.selfhosted.store import Store
 from reconciler.selfhosted.wire import WireError
 
-log = structlog.get_logger()
+log = structlog.get_logger("reconciler.selfhosted")
 
 CHUNK = 64  # items that are sampled as one batch
 RUNS_AT_ONCE = 4
 LEASE = 30.0  # seconds until a run whose server died may be taken by another server
 BREATH = 5.0  # seconds before a run is tried again whose results could not be stored
-
-
-class RunFailed(Exception):
-    """The run as a whole cannot go on."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.error = {"code": code, "message": message}
-
-
-@dataclass(frozen=True)
-class Work:
-    """A claimed run with everything it needs at hand."""
-
-    claim: Claim
-    rows: Path
-    model: Served | None  # None: the outputs are in the rows
-    sampling: Sampling
-    judges: Mapping[str, Served]
-
-    def stream(self) -> Iterator[Row | BadRow]:
-        return evalrows.of_file(self.rows)
-
-    def item_id(self, index: int) -> str:
-        return f"outputitem_{self.claim.run_id.partition('_')[2]}_{index}"
 
 
 @contextlib.asynccontextmanager
@@ -210,19 +175,20 @@ class Runner:
 
     async def _work(self, claim: Claim) -> None:
         work = await self._prepare(claim)
-        await self._census(work)
-        sampling: asyncio.Task[Sequence[Outcome]] | None
+        found = await asyncio.to_thread(work.census)
+        await self._store.write(partial(runbook.count, claim=claim, total=found.total))
         storing: asyncio.Task[None] | None = None
         with contextlib.closing(work.stream()) as rows:  # type: ignore[type-var]
             chunks = evalrows.chunks(rows, CHUNK, claim.chunks)
-            sampling = self._begin(work, next(chunks, None))
+            sampling = _sampling(work, chunks)
             try:
                 while sampling is not None:
                     outcomes = await sampling
-                    sampling = self._begin(work, next(chunks, None))
-                    keep = await self._graded(work, outcomes)
+                    sampling = _sampling(work, chunks)
+                    chunk = await work.grade(outcomes, int(self._store.now()))
                     if storing is not None:
                         await storing
+                    keep = partial(runbook.keep, claim=claim, items=chunk.items, tally=chunk.tally)
                     storing = asyncio.create_task(self._store.write(keep))
                 if storing is not None:
                     await storing
@@ -247,126 +213,23 @@ class Runner:
             except EngineError as error:
                 raise RunFailed(error.code, error.message) from error
         inline = source["source"]["type"] == "file_content"
+        sampling, _ = read_sampling(source.get("sampling_params") or {})
         return Work(
             claim=claim,
             rows=self._blobs.path(claim.run_id if inline else source["source"]["id"]),
             model=model,
-            sampling=read_sampling(source.get("sampling_params") or {})[0],
+            sampling=replace(
+                sampling, max_completion_tokens=sampling.max_completion_tokens or DEFAULT_MAX_TOKENS
+            ),
             judges=named,
-        )
-
-    async def _census(self, work: Work) -> None:
-        try:
-            found = await asyncio.to_thread(evalrows.census, work.stream(), work.claim.item_schema)
-        except FileNotFoundError as gone:
-            raise RunFailed("file_not_found", "the file with the rows is not there any more") from gone
-        except evalrows.BadSchema as wrong:
-            raise RunFailed("invalid_item_schema", str(wrong)) from wrong
-        if found.bad:
-            more = f"; and {found.bad - len(found.reasons)} more" if found.bad > len(found.reasons) else ""
-            raise RunFailed(
-                "invalid_data_source",
-                f"{found.bad} of {found.total} rows cannot be used: {'; '.join(found.reasons)}{more}",
-            )
-        if not found.total:
-            raise RunFailed("invalid_data_source", "the data source has no rows")
-        await self._store.write(partial(runbook.count, claim=work.claim, total=found.total))
-
-    def _begin(
-        self, work: Work, chunk: tuple[int, Sequence[Row]] | None
-    ) -> asyncio.Task[Sequence[Outcome]] | None:
-        return None if chunk is None else asyncio.create_task(self._sample(work, chunk[1]))
-
-    async def _sample(self, work: Work, rows: Sequence[Row]) -> Sequence[Outcome]:
-        """One chunk, asked as one batch; a row that cannot be asked is an error of its own."""
-        if work.model is None:
-            return [evalitems.given(row) for row in rows]
-        outcomes: dict[int, Outcome] = {}
-        asks: dict[int, Ask] = {}
-        for row in rows:
-            try:
-                messages = evalitems.messages_of(work.claim.data_source["input_messages"], row.item)
-            except Unanswerable as reason:
-                outcomes[row.index] = Outcome(
-                    row, {}, fault={"code": "invalid_input", "message": str(reason)}
-                )
-                continue
-            seeded = replace(work.sampling, seed=seed_of_item(work.sampling.seed or 0, row.index))
-            asks[row.index] = ask_of(work.model, messages, seeded)
-            outcomes[row.index] = Outcome(row, {}, messages)
-        started = time.monotonic()
-        try:
-            answers = await self.sampler.sample(work.model, list(asks.values())) if asks else []
-        except EngineError as error:
-            raise RunFailed(error.code, error.message) from error
-        latency = round((time.monotonic() - started) * 1000, 1)
-        for index, answer in zip(asks, answers, strict=True):
-            outcomes[index] = _outcome(outcomes[index], answer, work.model, latency)
-        return [outcomes[row.index] for row in rows]
-
-    async def _graded(self, work: Work, outcomes: Sequence[Outcome]) -> Callable[[Tx], None]:
-        """Grade a chunk, item by item and criterion by criterion; what comes back stores it."""
-        judge = BatchJudge(self.sampler, work.judges)
-        ready = [outcome for outcome in outcomes if outcome.fault is None]
-        try:
-            grades = await asyncio.gather(
-                *(
-                    grading.grade(of, outcome.row.item, outcome.namespace, judge=judge, sandbox=self.sandbox)
-                    for outcome in ready
-                    for of in work.claim.criteria
-                )
-            )
-        finally:
-            judge.close()
-        each = iter(grades)
-        results: list[list[dict[str, Any]]] = [
-            []
-            if outcome.fault
-            else [evalitems.result_of(criterion, next(each)) for criterion in work.claim.criteria]
-            for outcome in outcomes
-        ]
-        statuses = list(map(evalitems.status_of, outcomes, results))
-        usage = dict(judge.usage)
-        if work.model is not None:
-            sampled = evalitems.usage_of([outcome.answer for outcome in outcomes if outcome.answer])
-            usage[work.model.id] = sampled.plus(usage.get(work.model.id, Usage(0, 0, 0)))
-        items = list(map(partial(self._record, work), outcomes, results, statuses))
-        tally = evalitems.tally(statuses, results, usage)
-        return partial(runbook.keep, claim=work.claim, items=items, tally=tally)
-
-    def _record(
-        self, work: Work, outcome: Outcome, results: Sequence[Mapping[str, Any]], status: str
-    ) -> Record:
-        created = int(self._store.now())
-        body: dict[str, Any] = {
-            "id": work.item_id(outcome.row.index),
-            "object": "eval.run.output_item",
-            "created_at": created,
-            "run_id": work.claim.run_id,
-            "eval_id": work.claim.eval_id,
-            "status": status,
-            "datasource_item_id": outcome.row.index,
-            "datasource_item": outcome.row.item,
-            "results": results,
-            "sample": evalitems.wire_sample(outcome, work.model.id if work.model else "", work.sampling),
-        }
-        if outcome.latency_ms is not None:
-            body["reconciler"] = {"latency_ms": outcome.latency_ms}  # of the batch that held the item
-        return Record(
-            type=runbook.ITEM,
-            id=body["id"],
-            project=work.claim.project,
-            parent=work.claim.run_id,
-            status=status,
-            body=body,
-            created_at=created,
+            sampler=self.sampler,
+            sandbox=self.sandbox,
         )
 
 
-def _outcome(asked: Outcome, answer: Answer | EngineError, model: Served, latency_ms: float) -> Outcome:
-    if not isinstance(answer, EngineError):
-        namespace = evalitems.namespace_of(answer, model.id)
-        return replace(asked, answer=answer, namespace=namespace, latency_ms=latency_ms)
-    if answer.code == "engine_unavailable":
-        raise RunFailed(answer.code, answer.message)
-    return replace(asked, fault={"code": answer.code, "message": answer.message}, latency_ms=latency_ms)
+def _sampling(
+    work: Work, chunks: Iterator[tuple[int, Sequence[Row]]]
+) -> asyncio.Task[Sequence[Outcome]] | None:
+    """The next chunk on its way, if there is one."""
+    chunk = next(chunks, None)
+    return None if chunk is None else asyncio.create_task(work.sample(chunk[1]))

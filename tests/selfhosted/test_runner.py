@@ -37,11 +37,11 @@ def uninterrupted(tmp_path: Path) -> Any:
 
 
 class Killable:
-    """A server in a process of its own, whose engine stops answering at its third batch."""
+    """A server in a process of its own, whose engine stops answering at its fourth batch."""
 
     def __init__(self, data: Path) -> None:
         data.mkdir()
-        command = [sys.executable, eval_base.__file__, str(data), "3"]
+        command = [sys.executable, eval_base.__file__, str(data), "4"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.client = OpenAI(base_url=f"http://127.0.0.1:{self._says()}/v1", api_key="none", max_retries=0)
 
@@ -78,8 +78,8 @@ def test_a_run_whose_server_was_killed_goes_on_and_ends_with_the_same_numbers(
     after = [[[eval_base.echo(ask), ask.seed] for ask in batch] for batch in engine.batches]
     again = [batch for batch in after if batch in before]
     assert 5 == len(before) + len(after) - len(again)
-    assert before[0] not in after  # the first chunk was stored before the third was asked
-    assert before[2] in after  # the batch that was in flight is made again, the same
+    assert before[0] not in after  # the first chunk was stored before the fourth was asked
+    assert before[3] in after  # the batch that was in flight is made again, the same
     assert list(range(ROWS)) == [item.datasource_item_id for item in items]
     assert uninterrupted.result_counts == run.result_counts
     assert uninterrupted.per_model_usage == run.per_model_usage
