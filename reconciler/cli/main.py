@@ -205,7 +205,3 @@ def _say(error: ReconcilerError) -> None:
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{len(problems)} problem{'s' * (len(problems) != 1)}; nothing was done", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

@@ -46,7 +46,7 @@ def with_platform(root: Path, count: int) -> None:
     (root / "project.yaml").write_text(manifest("Project", "bench", platforms={"local": {
         "type": "openai", "base_url": place, "api_key_env": "BENCH_KEY"}}))  # fmt: skip
     server.objects = standing(root)  # type: ignore[attr-defined]  # read by the handler
-    command = [sys.executable, "-m", "reconciler.cli.main", "plan", str(root)]
+    command = [sys.executable, "-m", "reconciler", "plan", str(root)]
     (root / ".reconciler").mkdir()
     time.sleep(0.1)  # the cache does not trust files that were written this moment
     parse = measure([sys.executable, "-c", PARSE, str(root)])

@@ -16,7 +16,7 @@ def main(smoke: bool) -> None:
     runs = 2 if smoke else 9
     bare = seconds([sys.executable, "-c", "pass"], runs)
     for words in (["--version"], ["validate", "manifests"]):
-        took = seconds([sys.executable, "-m", "reconciler.cli.main", *words], runs)
+        took = seconds([sys.executable, "-m", "reconciler", *words], runs)
         print(
             f"reconciler {' '.join(words):20} {took * 1000:5.0f} ms  ({took / bare:.1f} × python -c pass, {bare * 1000:.0f} ms)"
         )
