@@ -1,4 +1,4 @@
-"""`python -m tests.bench [NAME ...] [--smoke]`: measure against floors of the same run; smoke only runs it all, small."""
+"""`python -m tests.bench [NAME ...] [--smoke]`: measure against floors of the same run; smoke only runs it, small."""
 
 import argparse
 import importlib

@@ -57,11 +57,14 @@ def with_platform(root: Path, count: int) -> None:
     warm = sorted(runs)[2]
     stat = measure([sys.executable, "-c", STAT, str(root)])
     print(f"{count} resources; {asked} list requests a plan: {dict(pages)}")
-    print(f"cold plan {cold.seconds:.2f} s ({cold.seconds / parse.seconds:.1f} × parsing alone, {parse.seconds:.2f} s), "
-          f"{cold.megabytes:.0f} MB; wanted ≤ {COLD} s")  # fmt: skip
-    print(f"warm plan {warm.seconds:.2f} s ({warm.seconds / stat.seconds:.1f} × stat alone, {stat.seconds:.2f} s), "
-          f"{warm.megabytes:.0f} MB; wanted ≤ {WARM} s, ≤ {MEMORY:.0f} MB")  # fmt: skip
+    print(_line("cold", cold, parse, "parsing alone", f"≤ {COLD} s"))
+    print(_line("warm", warm, stat, "stat alone", f"≤ {WARM} s, ≤ {MEMORY:.0f} MB"))
     server.shutdown()
+
+
+def _line(name: str, cost: Cost, floor: Cost, what: str, wanted: str) -> str:
+    ratio = f"{cost.seconds / floor.seconds:.1f} × {what}, {floor.seconds:.2f} s"
+    return f"{name} plan {cost.seconds:.2f} s ({ratio}), {cost.megabytes:.0f} MB; wanted {wanted}"
 
 
 def write_tree(root: Path, count: int) -> int:
@@ -81,8 +84,8 @@ def write_tree(root: Path, count: int) -> int:
         ]
         texts["Prompt"].append(manifest("Prompt", name, messages=messages))
     for name in names["Grader"]:
-        texts["Grader"].append(manifest("Grader", name, type="string_check", operation="eq", input="{{ sample.output_text }}",
-                                        reference=f"{name} {{{{ item.answer }}}}"))  # fmt: skip
+        check = {"type": "string_check", "operation": "eq", "input": "{{ sample.output_text }}"}
+        texts["Grader"].append(manifest("Grader", name, **check, reference=f"{name} {{{{ item.answer }}}}"))
     fields = {"question": {"type": "string"}, "answer": {"type": "string"}}
     for name, grader in zip(names["Eval"], names["Grader"], strict=False):
         texts["Eval"].append(manifest("Eval", name, item_schema={"type": "object", "properties": fields},
@@ -185,5 +188,14 @@ def measure(command: list[str]) -> Cost:
     return Cost(time.perf_counter() - start, usage.ru_maxrss / 1024)
 
 
-PARSE = "import sys, yaml, pathlib; [list(yaml.load_all(p.read_bytes(), yaml.CSafeLoader)) for p in pathlib.Path(sys.argv[1]).glob('*.yaml')]"
-STAT = "import sys, os; [os.stat(os.path.join(d, f)) for d, _, fs in os.walk(sys.argv[1]) for f in fs]"
+PARSE = """
+import pathlib, sys, yaml
+for path in pathlib.Path(sys.argv[1]).glob("*.yaml"):
+    list(yaml.load_all(path.read_bytes(), yaml.CSafeLoader))
+"""
+STAT = """
+import os, sys
+for folder, _, files in os.walk(sys.argv[1]):
+    for file in files:
+        os.stat(os.path.join(folder, file))
+"""
