@@ -204,12 +204,9 @@ def _order(nodes: Mapping[Address, _Node], problems: list[Problem]) -> list[_Nod
 def _wanted(node: _Node, desired: Desired, root: Path) -> Wanted:
     identity, facts = node.kind.read(node.spec, root, Path(node.manifest.file).parent, node.where)
     flat = fingerprint.content(node.spec, identity, lambda _, address: desired[address].fingerprint)
-    for need in node.needs:
-        if need.address.kind == "EvalRun" and need.field == str(need.address):
-            flat[fingerprint.pointer(("runs", need.field))] = {
-                "ref": str(need.address),
-                "is": desired[need.address].fingerprint,
-            }
+    runs = [need.address for need in node.needs if need.field == str(need.address)]  # implied, in gate order
+    for index, run in enumerate(dict.fromkeys(runs)):
+        flat[fingerprint.pointer(("runs", index))] = {"ref": str(run), "is": desired[run].fingerprint}
     return Wanted(
         address=node.address,
         fingerprint=fingerprint.fingerprint(node.address.kind, flat),
