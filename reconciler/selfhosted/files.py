@@ -77,7 +77,7 @@ async def delete(request: Request) -> Response:
             raise wire.missing("File", id)
         users = [
             job.id
-            for job in tx.all("job", "validating_files", "queued", "running", project=project)
+            for job in tx.all("job", "validating_files", "queued", "running", "paused", project=project)
             if id in (job.wire()["training_file"], job.wire()["validation_file"])
         ]
         if users:

@@ -21,6 +21,7 @@ from reconciler.selfhosted.models import ModelRow
 from reconciler.selfhosted.store import Record, Row, Tx, tables
 
 WAITING = ("validating_files", "queued", "running")  # has a claim on a worker
+PAUSED = "paused"
 ENDED = ("succeeded", "failed", "cancelled")
 LEASE = 30.0  # seconds a silent worker keeps its job
 
@@ -78,6 +79,13 @@ def held(tx: Tx, claim: Claim) -> Row:
     if renewed.rowcount != 1 or row is None or row.status in ENDED:
         raise Lost(claim.job)
     return row
+
+
+def release(tx: Tx, claim: Claim) -> None:
+    """Let the next worker have the job at once."""
+    tx.connection.execute(
+        sa.update(leases).where(leases.c.job == claim.job, leases.c.fence == claim.fence).values(until=0.0)
+    )
 
 
 def queue(tx: Tx, taken: frozenset[str]) -> None:

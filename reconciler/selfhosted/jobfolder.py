@@ -18,6 +18,7 @@ import msgspec
 from reconciler.selfhosted.blobs import Blobs, sync_folder
 from reconciler.selfhosted.store import Row
 
+PAUSING = "pausing"  # there while a trainer that is told to stop should leave a usable model
 AT_ONCE = 4 << 20  # bytes of a growing file that are read in one look
 
 
@@ -36,6 +37,8 @@ class News:
     def job_changes(self, status: str, now: float) -> dict[str, Any]:
         """What the news changes in the job object. Pure."""
         changes: dict[str, Any] = {}
+        if status == "paused":  # the last steps of a trainer that was told to stop
+            return changes
         if any(event.get("type") == "metrics" or event["key"] == "started" for event in self.events):
             changes["status"] = "running"
         elif status == "validating_files" and any(event["key"] == "validated" for event in self.events):
@@ -71,6 +74,7 @@ class JobFolder:
             "threads": None,
         }
         self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / PAUSING).unlink(missing_ok=True)
         temporary = self.path / "job.json.new"
         with temporary.open("wb") as file:
             file.write(msgspec.json.encode(wanted))
@@ -78,6 +82,10 @@ class JobFolder:
             os.fsync(file.fileno())
         os.replace(temporary, self.path / "job.json")
         sync_folder(self.path)
+
+    def pause(self) -> None:
+        """Have the trainer leave a usable model when it stops."""
+        (self.path / PAUSING).touch()
 
     def result(self) -> dict[str, Any] | None:
         """How the training ended, or None while it has not."""

@@ -1,5 +1,5 @@
 """
-Fine-tuning jobs as clients see them: create, look, list, cancel, events and checkpoints.
+Fine-tuning jobs as clients see them: create, look, list, cancel, pause, resume, events and checkpoints.
 
 A job is only written down here; the supervisor trains it. Rows of its files are checked by the trainer,
 while the job is `validating_files`; what can be known at once is refused at once.
@@ -7,7 +7,9 @@ while the job is `validating_files`; what can be known at once is refused at onc
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import shutil
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field, to_builtins
@@ -108,17 +110,47 @@ async def list_jobs(request: Request) -> Response:
 async def cancel(request: Request) -> Response:
     here, project, id = context.of(request), context.project(request), request.path_params["id"]
 
-    def stop(tx: Tx) -> Row:
-        row = _existing(tx, project, id, lock=True)
-        if row.status in jobbook.ENDED:
-            raise wire.bad(
-                f"Job {id} has already {_ended(row.status)}; there is nothing to cancel.", None, "job_ended"
-            )
+    def stop(tx: Tx) -> tuple[str, Row]:
+        row = _unended(tx, project, id, "cancel")
         jobbook.end(tx, row, "cancelled")
         jobbook.say(tx, project, id, "cancelled", "Fine-tuning job cancelled")
+        return row.status, _existing(tx, project, id)
+
+    before, row = await here.store.write(stop)
+    if before == jobbook.PAUSED:  # nobody works on it who would clear up
+        resume_state = here.data / "jobs" / id / "checkpoints"
+        await asyncio.to_thread(shutil.rmtree, resume_state, ignore_errors=True)
+    here.wake.set()
+    return wire.answer(row)
+
+
+async def pause(request: Request) -> Response:
+    """Stop training after the current step; what is learnt so far becomes a checkpoint."""
+    here, project, id = context.of(request), context.project(request), request.path_params["id"]
+
+    def hold(tx: Tx) -> Row:
+        row = _unended(tx, project, id, "pause")
+        if row.status != jobbook.PAUSED:
+            jobbook.change(tx, row, status=jobbook.PAUSED, estimated_finish=None)
+            jobbook.say(tx, project, id, f"paused-{secrets.token_hex(4)}", "Fine-tuning job paused")
         return _existing(tx, project, id)
 
-    row = await here.store.write(stop)
+    return wire.answer(await here.store.write(hold))
+
+
+async def resume(request: Request) -> Response:
+    """Go on where the job was paused."""
+    here, project, id = context.of(request), context.project(request), request.path_params["id"]
+
+    def go_on(tx: Tx) -> Row:
+        row = _unended(tx, project, id, "resume")
+        if row.status != jobbook.PAUSED:
+            raise wire.bad(f"Job {id} is {row.status}, not paused; there is nothing to resume.")
+        jobbook.change(tx, row, status="queued")
+        jobbook.say(tx, project, id, f"resumed-{secrets.token_hex(4)}", "Fine-tuning job resumed")
+        return _existing(tx, project, id)
+
+    row = await here.store.write(go_on)
     here.wake.set()
     return wire.answer(row)
 
@@ -148,6 +180,14 @@ def _existing(tx: Tx, project: str, id: str, *, lock: bool = False) -> Row:
         raise wire.WireError(
             404, f"Could not find fine tune: {id}", param="fine_tune_id", code="fine_tune_not_found"
         )
+    return row
+
+
+def _unended(tx: Tx, project: str, id: str, verb: str) -> Row:
+    row = _existing(tx, project, id, lock=True)
+    if row.status in jobbook.ENDED:
+        sentence = f"Job {id} has already {_ended(row.status)}; there is nothing to {verb}."
+        raise wire.bad(sentence, None, "job_ended")
     return row
 
 
@@ -215,6 +255,8 @@ routes = [
     Route("/v1/fine_tuning/jobs", create, methods=["POST"]),
     Route("/v1/fine_tuning/jobs/{id}", get, methods=["GET"]),
     Route("/v1/fine_tuning/jobs/{id}/cancel", cancel, methods=["POST"]),
+    Route("/v1/fine_tuning/jobs/{id}/pause", pause, methods=["POST"]),
+    Route("/v1/fine_tuning/jobs/{id}/resume", resume, methods=["POST"]),
     Route("/v1/fine_tuning/jobs/{id}/events", events, methods=["GET"]),
     Route("/v1/fine_tuning/jobs/{id}/checkpoints", checkpoints, methods=["GET"]),
 ]

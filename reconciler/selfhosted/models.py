@@ -163,7 +163,7 @@ def _needed_by(tx: Tx, project: str, row: Row) -> str | None:
     for alias in tx.all("alias", project=project):
         if alias.wire()["model"] == row.id:
             return f"alias {alias.id} points at it; move the alias first"
-    for job in tx.all("job", "validating_files", "queued", "running", project=project):
+    for job in tx.all("job", "validating_files", "queued", "running", "paused", project=project):
         if job.hidden()["model"] == row.id:
             return f"job {job.id} trains from it; cancel the job or wait for its end"
     for other in tx.all("model", project=project):

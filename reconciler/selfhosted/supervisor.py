@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from reconciler.selfhosted import idempotency, jobbook
+from reconciler.selfhosted import idempotency, jobbook, uploads
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine import Answer, Ask, EngineError
 from reconciler.selfhosted.jobbook import Claim, Lost
@@ -30,6 +30,7 @@ IDLE = 10.0  # seconds between two looks for work that nobody announced
 SWEEP = 3600.0  # seconds between two removals of what is past its time
 RENEW = 10.0  # seconds after which a silent trainer's lease is renewed
 PAUSE = 0.2  # seconds before a trainer is started again
+LAST_STEP = 600.0  # seconds that a trainer may take to stop after its current step
 CRASHES = 3  # in a row and without progress; then the job fails
 
 log = structlog.get_logger("reconciler.selfhosted")
@@ -94,16 +95,17 @@ async def sweep(here: Context) -> None:
         idempotency.forget_old(tx)
         return tx.delete_expired("file")
 
+    await uploads.sweep(here)
     for id in await here.store.write(forget):
         here.blobs.delete(id)
     old = await asyncio.to_thread(here.blobs.older_than, here.now() - SWEEP)
-    named = await here.store.read(lambda tx: tx.ids("file", "run"))
+    named = await here.store.read(lambda tx: tx.ids("file", "run", "part"))
     for id in set(old) - named:
         here.blobs.delete(id)
 
 
 async def _attend(here: Context, claim: Claim) -> None:
-    """Work on one job until it ends or is lost; never raises but when cancelled."""
+    """Work on one job until it ends, is paused or is lost; never raises but when cancelled."""
     try:
         await Attendant(here, claim).work()
     except Lost:
@@ -142,8 +144,12 @@ class Attendant:
         row = await self._here.store.write(lambda tx: jobbook.held(tx, self._claim))
         self._folder.prepare(row, self._here.blobs)
         crashes, reached = 0, ""
-        while self._folder.result() is None:
-            code = await self._train()
+        while row.status == jobbook.PAUSED or self._folder.result() is None:
+            code = None if row.status == jobbook.PAUSED else await self._train()
+            if code is None:
+                await self._here.store.write(lambda tx: jobbook.release(tx, self._claim))
+                log.info("job.paused", job=self._claim.job)
+                return
             if self._folder.result() is not None:
                 break
             now_at = self._folder.progress()
@@ -157,17 +163,32 @@ class Attendant:
             await asyncio.sleep(PAUSE)
         await self._conclude()
 
-    async def _train(self) -> int:
-        """One trainer process from start to end; its exit code."""
+    async def _train(self) -> int | None:
+        """One trainer process from start to end; its exit code, or None when the job was paused."""
         async with Trainer.started(self._here.trainer, self._folder.path) as trainer:
             while True:
                 code = await trainer.wait(LOOK)
-                await self._enter_news()
+                if await self._enter_news() == jobbook.PAUSED:
+                    await self._stop(trainer)
+                    return None
                 if code is not None:
                     return code
 
-    async def _enter_news(self) -> None:
-        """Enter what the trainer reported since the last look; Lost when the job is not ours any more."""
+    async def _stop(self, trainer: Trainer) -> None:
+        """Stop for a pause, and enter the last news: the checkpoint that the trainer leaves."""
+        self._folder.pause()
+        trainer.ask_to_stop()
+        stopping = self._here.now()
+        while await trainer.wait(LOOK) is None and self._here.now() - stopping < LAST_STEP:
+            await self._enter_news()
+        await self._enter_news()
+
+    async def _enter_news(self) -> str:
+        """
+        Enter what the trainer reported since the last look; the job's status before it.
+
+        Raises Lost when the job is not ours any more.
+        """
         row = await self._here.store.read(lambda tx: tx.get(self._claim.project, "job", self._claim.job))
         if row is None or row.status in jobbook.ENDED:
             raise Lost(self._claim.job)
@@ -175,7 +196,7 @@ class Attendant:
         news = self._folder.news(read.get("events", 0), read.get("checkpoints", 0))
         now = self._here.now()
         if not news and now - self._renewed < RENEW:
-            return
+            return row.status
         self._renewed = now
         gone = self._folder.missing_models() if news.checkpoints else frozenset()
 
@@ -196,6 +217,7 @@ class Attendant:
             await self._here.store.write(enter)
         else:
             await self._here.store.write(lambda tx: jobbook.held(tx, self._claim))
+        return row.status
 
     async def _conclude(self) -> None:
         """End the job as its trainer's result says, if its model can be served."""

@@ -42,6 +42,12 @@ class Trainer:
         finally:
             await trainer._stop(signal.SIGKILL, GRACE)
 
+    def ask_to_stop(self) -> None:
+        """Have it stop after its current step and save; `wait` tells when it has."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGTERM)
+
     async def wait(self, seconds: float) -> int | None:
         """The exit code, or None if it still runs after `seconds`."""
         with contextlib.suppress(TimeoutError):

@@ -2,13 +2,15 @@
 A stand-in for the trainer that keeps the contract of the job folder and trains nothing.
 
 The last row of a job's training file may say what it is to do: `{"plan": {"hold_at": 2, "go": FILE}}` waits
-after step 2 until FILE exists; `die_at` and `deaths`, `fail`, `steps` and `unservable` do what they say.
+after step 2 until FILE exists or SIGTERM comes; `die_at` and `deaths`, `fail`, `steps` and `unservable` do
+what they say.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 
 def train(folder: Path) -> int:
     """Three steps, one checkpoint each, and a model of one small file."""
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
     plan = {"steps": 3, **_plan(folder)}
     go = Path(plan.get("go", "/dev/null"))
     with (folder / "starts").open("a") as starts:
@@ -31,8 +35,12 @@ def train(folder: Path) -> int:
             continue
         data = {"step": step, "train_loss": 1.0 / step, "total_steps": plan["steps"], "eta_s": 60.0}
         _tell(folder, f"step-{step}", f"Step {step}/{plan['steps']}: training loss={1 / step:.2f}", data)
-        while step == plan.get("hold_at") and not go.exists():
+        while step == plan.get("hold_at") and not go.exists() and not stopping:
             time.sleep(0.01)
+        if stopping:
+            if (folder / "pausing").exists():
+                _save(folder, step)
+            return 75
         if step == plan.get("die_at") and _starts(folder) <= plan.get("deaths", 1):
             print(
                 "Traceback (most recent call last):\nValueError: the secret row", file=sys.stderr, flush=True

@@ -333,3 +333,72 @@ def test_a_worker_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
         store.write_now(lambda tx: jobbook.fail(tx, slow, "late", "late"))
     assert "queued" == store.write_now(lambda tx: jobbook.held(tx, other)).status
     store.close()
+
+
+def test_a_paused_job_leaves_a_model_and_goes_on_when_resumed(
+    shared_server: Server, base_model: Path
+) -> None:
+    jobs = shared_server.client().fine_tuning.jobs
+    job = create(shared_server, base_model, held(2, base_model))
+    until(lambda: "Step 2/3: training loss=0.50" in messages(shared_server, job.id))
+    [first] = starts(shared_server, job.id)
+
+    paused: Any = jobs.pause(job.id)
+    snapshot = until(lambda: [each for each in jobs.checkpoints.list(job.id) if each.step_number == 2])[
+        0
+    ].fine_tuned_model_checkpoint
+    until(lambda: not alive(first))
+    go(base_model)
+
+    assert ("paused", None) == (paused.status, paused.estimated_finish)
+    assert "paused" == jobs.pause(job.id).status == jobs.retrieve(job.id).status
+    assert [first] == starts(shared_server, job.id)
+    assert "hello" == chat(shared_server, snapshot)
+
+    resumed = jobs.resume(job.id)
+
+    assert "queued" == resumed.status
+    assert "succeeded" == ended(shared_server, job.id).status
+    assert 2 == len(starts(shared_server, job.id))
+    assert [3, 2, 1] == [each.step_number for each in jobs.checkpoints.list(job.id)]
+    told = messages(shared_server, job.id)
+    assert told.index("Fine-tuning job paused") < told.index("Fine-tuning job resumed")
+    for call in (jobs.pause, jobs.resume):
+        with pytest.raises(openai.BadRequestError, match="already succeeded"):
+            call(job.id)
+
+
+def test_a_paused_job_stays_so_when_the_server_dies_and_can_be_cancelled(
+    new_server: Callable[[], Server], base_model: Path
+) -> None:
+    server = new_server().start("--allow-model-sources")
+    job = create(server, base_model, held(1, base_model))
+    until(lambda: starts(server, job.id))
+    server.client().fine_tuning.jobs.pause(job.id)
+    server.kill()
+
+    server.start("--allow-model-sources")
+    other = create(server, base_model)
+    assert "succeeded" == ended(server, other.id).status  # whoever waits was taken up by now
+    jobs = server.client().fine_tuning.jobs
+
+    assert "paused" == jobs.retrieve(job.id).status
+    with pytest.raises(openai.ConflictError, match=job.id):
+        server.client().files.delete(job.training_file)
+    assert "cancelled" == jobs.cancel(job.id).status
+    assert not (server.data / "jobs" / job.id / "checkpoints").exists()
+
+
+def test_only_a_paused_job_can_be_resumed(shared_server: Server, base_model: Path) -> None:
+    job = create(shared_server, base_model, held(1, base_model))
+
+    with pytest.raises(openai.BadRequestError, match="not paused"):
+        shared_server.client().fine_tuning.jobs.resume(job.id)
+
+    go(base_model)
+    ended(shared_server, job.id)
+
+
+def chat(server: Server, model: str) -> str | None:
+    made = server.client().chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}])
+    return made.choices[0].message.content

@@ -223,6 +223,28 @@ def test_asked_to_stop_it_saves_and_goes_on_later(
     assert digest(finished["full"]) == digest(folder)
 
 
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_paused_it_leaves_a_usable_model_and_goes_on_later(
+    finished: dict[str, Path], shelf: Path, tmp_path: Path, tuning: str
+) -> None:
+    folder = job(shelf, tmp_path / "job", tuning, save_every_s=1000)
+    (folder / "pausing").touch()
+
+    code = stop_when(folder, told("step-8"), signal.SIGTERM)
+    (folder / "pausing").unlink()
+    listed = lines.read(folder / "checkpoints.jsonl")
+    run(folder)
+
+    assert 75 == code
+    assert [6] == [line["step_number"] for line in listed][:-1]
+    snapshot = folder / listed[-1]["path"]
+    kinds = {"full": "model.safetensors", "lora": "adapter_model.safetensors"}
+    assert (snapshot / kinds[tuning]).exists() and (snapshot / "reconciler.json").exists()
+    assert digest(finished[tuning]) == digest(folder)
+    steps = [line["step_number"] for line in lines.read(folder / "checkpoints.jsonl")]
+    assert sorted({6, listed[-1]["step_number"], 12, 18, 24}) == steps
+
+
 def test_tuning_an_adapter_further_goes_on_with_the_adapter(
     finished: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -103,7 +103,7 @@ def test_the_newest_resume_state_and_the_last_three_models_are_kept(tmp_path: Pa
         saved(folder, step)
         folder.keep_model(step, {"defaults": {}})
         folder.keep_resume_state(step)
-        folder.drop_older_models()
+        folder.drop_older_models(8)
     folder.finish_model(32)
 
     assert ["step-32"] == [p.name for p in (tmp_path / "checkpoints").iterdir()]

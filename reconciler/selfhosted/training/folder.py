@@ -50,6 +50,7 @@ class JobFolder:
         self.model = self.root / "model"
         self.saving = self.root / ".saving"  # where the trainer writes a resume state
         self.cache = self.root / ".cache"
+        self.pausing = self.root / "pausing"  # there when a stop should leave a usable model
 
     @contextmanager
     def locked(self, patience: float = 10.0) -> Iterator[None]:
@@ -100,8 +101,10 @@ class JobFolder:
             _publish(self.saving / f"checkpoint-{step}", target, about)
         return target
 
-    def drop_older_models(self) -> None:
-        for older in sorted(_steps(self.root / "models"))[:-MODELS_KEPT]:
+    def drop_older_models(self, steps_per_epoch: int) -> None:
+        """Keep the models of the last three epochs, and those that a pause left in between."""
+        epochs = sorted(step for step in _steps(self.root / "models") if step % steps_per_epoch == 0)
+        for older in epochs[:-MODELS_KEPT]:
             _remove(self.step("models", older))
 
     def finish_model(self, step: int) -> None:
@@ -109,10 +112,10 @@ class JobFolder:
         if not self.model.exists():
             _publish(self.step("models", step), self.model, None)
 
-    def write_metrics(self, rows: dict[int, dict[str, Any]]) -> None:
+    def write_metrics(self, rows: dict[int, dict[str, Any]], columns: tuple[str, ...] = METRICS) -> None:
         """The result file: one line per step."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, METRICS, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows[step] for step in sorted(rows))
         _write(self.root / "metrics.csv", text.getvalue())

@@ -99,14 +99,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         began, step = time.monotonic(), state.global_step
-        if step % self._plan.steps_per_epoch == 0:
+        if step % self._plan.steps_per_epoch == 0 or (self.stopping and self._folder.pausing.exists()):
             self._folder.keep_model(step, self._about)
             told = self._story.metrics[step]
             self._story.checkpoint(
                 step, {key: told[key] for key in told if key not in ("eta_s", "total_steps")}
             )
             self._story.say(f"checkpoint-{step}", f"Checkpoint created at step {step}")
-            self._folder.drop_older_models()
+            self._folder.drop_older_models(self._plan.steps_per_epoch)
         self._story.sync()
         self._folder.keep_resume_state(step)
         self._saved = time.monotonic()
