@@ -12,11 +12,11 @@ import jsonschema
 from jsonschema.validators import validator_for
 
 from reconciler.selfhosted import grading, wire
+from reconciler.selfhosted.grading.checking import check_messages
 from reconciler.selfhosted.sampling import Problem, read_sampling
 from reconciler.selfhosted.wire import WireError
 
 JUDGED = ("score_model", "label_model")
-ROLES = ("user", "assistant", "system", "developer")
 
 SAMPLE_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -151,7 +151,8 @@ def _completions_problems(source: Mapping[str, Any]) -> list[Problem]:
         return [*problems, Problem(where, "is required and must be an object")]
     match messages.get("type"):
         case "template":
-            problems += _template_problems(messages.get("template"), f"{where}.template")
+            sentences = check_messages(messages.get("template"), "template")
+            problems += [Problem(where, sentence) for sentence in sentences]
         case "item_reference":
             path = messages.get("item_reference")
             if not isinstance(path, str) or not path.startswith("item."):
@@ -161,25 +162,6 @@ def _completions_problems(source: Mapping[str, Any]) -> list[Problem]:
                 Problem(f"{where}.type", f"must be 'template' or 'item_reference', got {other!r}")
             )
     return problems
-
-
-def _template_problems(template: Any, where: str) -> list[Problem]:
-    if not isinstance(template, list) or not template:
-        return [Problem(where, "must be a list with at least one message")]
-    return [
-        Problem(f"{where}[{position}]", f"must be a message with a role of {', '.join(ROLES)} and a content")
-        for position, message in enumerate(template)
-        if not is_message(message)
-    ]
-
-
-def is_message(message: Any) -> bool:
-    """Whether this is a message an eval may send: a known role, and text or parts. Pure."""
-    return (
-        isinstance(message, Mapping)
-        and message.get("role") in ROLES
-        and isinstance(message.get("content"), str | Mapping | list)
-    )
 
 
 def stored_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from reconciler.selfhosted import grading
 from reconciler.selfhosted.engine.values import Answer
-from reconciler.selfhosted.evalbody import is_message
 from reconciler.selfhosted.evalrows import Row
 from reconciler.selfhosted.grading import template
 from reconciler.selfhosted.sampling import Sampling
@@ -66,9 +65,18 @@ def messages_of(input_messages: Mapping[str, Any], item: Mapping[str, Any]) -> l
         found = template.look_up(template.variables(f"{{{{ {path} }}}}")[0], item, {})
     except grading.UnknownVariable as unknown:
         raise Unanswerable(str(unknown)) from unknown
-    if not isinstance(found, list) or not found or not all(map(is_message, found)):
+    if not isinstance(found, list) or not found or not all(map(_is_message, found)):
         raise Unanswerable(f"{path} is not a list of messages, each with a role and a content")
     return found
+
+
+def _is_message(message: Any) -> bool:
+    """A logged turn may be any role's, and be a call without content."""
+    return (
+        isinstance(message, dict)
+        and isinstance(message.get("role"), str)
+        and isinstance(message.get("content"), str | list | dict | None)
+    )
 
 
 def namespace_of(answer: Answer, model: str) -> dict[str, Any]:
@@ -152,7 +160,7 @@ def _output(outcome: Outcome) -> list[dict[str, Any]]:
 
 def _wire_message(message: Mapping[str, Any]) -> dict[str, Any]:
     unused = {"tool_call_id": None, "tool_calls": None, "function_call": None}
-    return {"role": message["role"], "content": message["content"]} | {
+    return {"role": message["role"], "content": message.get("content")} | {
         key: message.get(key, default) for key, default in unused.items()
     }
 

@@ -375,3 +375,32 @@ def test_a_run_that_breaks_in_a_way_nobody_foresaw_ends_and_its_rows_stay_out_of
     logged = capsys.readouterr().out
     assert "ZeroDivisionError" in logged
     assert "canary" not in logged
+
+
+def test_a_logged_conversation_with_calls_is_asked_as_it_was(server: Server) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "b"},
+    ]
+    made = make_eval(server, {**EQUAL, "reference": "b"}, schema={"type": "object"})
+    source = {"type": "item_reference", "item_reference": "item.turns"}
+
+    run = server.ended(run_of(server, made.id, [{"item": {"turns": turns}}], input_messages=source))
+
+    assert 1 == run.result_counts.passed
+    assert [call] == server.items(run)[0].to_dict()["sample"]["input"][1]["tool_calls"]
+
+
+@pytest.mark.parametrize(
+    "message", [{"role": "user"}, {"role": "user", "content": {"type": "input_text"}}, 7]
+)
+def test_a_template_message_without_text_is_refused(server: Server, message: Any) -> None:
+    with pytest.raises(BadRequestError, match=r"template\[0\]"):
+        run_of(
+            server,
+            make_eval(server).id,
+            words(1),
+            input_messages={"type": "template", "template": [message]},
+        )
