@@ -80,7 +80,8 @@ class Plan:
     @property
     def pending(self) -> bool:
         """Whether an apply would change anything."""
-        return any(self.counts[action] for action in (Action.CREATE, Action.UPDATE, Action.DELETE))
+        acts = any(self.counts[action] for action in (Action.CREATE, Action.UPDATE, Action.DELETE))
+        return acts or any(step.decision.duplicates for step in self.steps)
 
     @property
     def replaced(self) -> int:
@@ -101,7 +102,7 @@ def make(
         step = decide(wanted, kinds[wanted.address.kind], actual, ready, steps, evidence.get(wanted.address))
         if step.action is Action.KEEP and step.decision.observed:
             ready[wanted.address] = step.decision.observed
-        if step.action in (Action.CREATE, Action.UPDATE):
+        if step.action in (Action.CREATE, Action.UPDATE) or kinds[wanted.address.kind].collection is None:
             step = _explain(step, memory.get(wanted.address))
             if step.decision.evidence is None:
                 step = replace(step, notes=tuple(kinds[wanted.address.kind].foresee(wanted, desired)))

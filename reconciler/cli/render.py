@@ -27,12 +27,11 @@ WORDS = {
 def plan_text(plan: Plan, project: str, platform: str, locate: Locate) -> str:
     """A plan for a terminal."""
     lines = [f"{project} on {platform}", ""]
-    shown = [step for step in plan.steps if step.action is not Action.KEEP or step.changes]
+    shown = [step for step in plan.steps if _acts(step)]
     wide = max((len(str(step.address)) for step in shown), default=0)
     for step in shown:
-        if step.action is not Action.KEEP:
-            lines.append(f"  {step.action} {step.address!s:<{wide}}  {_why(step)}".rstrip())
-            lines += [f"      {line}" for line in _details(step, plan, locate)]
+        lines.append(f"  {step.action} {step.address!s:<{wide}}  {_why(step)}".rstrip())
+        lines += [f"      {line}" for line in _details(step, plan, locate)]
     if not plan.pending and not shown:
         return f"{project} on {platform}: nothing to do, {len(plan.steps)} resources are as wanted"
     return "\n".join([*lines, "", headline(plan)])
@@ -53,7 +52,7 @@ def headline(plan: Plan) -> str:
 def plan_markdown(plan: Plan, project: str, platform: str, locate: Locate) -> str:
     """A plan for a pull request."""
     lines = [f"### {project} on {platform}", "", headline(plan), ""]
-    shown = [step for step in plan.steps if step.action is not Action.KEEP]
+    shown = [step for step in plan.steps if _acts(step)]
     if shown:
         lines += ["| | resource | why |", "|---|---|---|"]
         lines += [f"| {step.action} | `{step.address}` | {_cell(_why(step))} |" for step in shown]
@@ -163,6 +162,11 @@ def table(rows: Iterable[tuple[str, ...]]) -> list[str]:
     ]
 
 
+def _acts(step: Step) -> bool:
+    """Whether a step is worth a line: it does something, waits, or cannot."""
+    return step.action is not Action.KEEP or bool(step.decision.duplicates)
+
+
 def _why(step: Step) -> str:
     if step.action is Action.CREATE and step.replaces:
         causes = [change.ref for change in step.changes if change.ref]
@@ -174,7 +178,8 @@ def _why(step: Step) -> str:
         if step.after
         else ""
     )
-    return "; ".join(filter(None, [step.decision.why, after]))
+    twice = ", ".join(each.id for each in step.decision.duplicates)
+    return "; ".join(filter(None, [step.decision.why, after, twice and f"made twice: cancels {twice}"]))
 
 
 def _details(step: Step, plan: Plan, locate: Locate) -> Iterable[str]:

@@ -304,7 +304,10 @@ class PromotionRuleKind(Kind):
 def told(judgement: Judgement) -> dict[str, Any]:
     """A judgement as plain values, for a release or a program. Pure."""
     numbers = ("sentence", "estimate", "low", "high", "confidence", "p", "n", "gained", "lost", "method")
-    return {"verdict": str(judgement.verdict)} | {name: getattr(judgement, name) for name in numbers}
+    plain = {name: getattr(judgement, name) for name in numbers}
+    return {"verdict": str(judgement.verdict)} | {
+        k: None if v != v else v for k, v in plain.items()
+    }  # no NaN
 
 
 def _span(criteria: Iterable[Mapping[str, Any]], name: str | None) -> tuple[float, float]:

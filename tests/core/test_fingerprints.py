@@ -30,8 +30,8 @@ COSMETIC = {
     "description", "Dataset/file", "FineTuneJob/suffix", "Eval/dataset", "Eval/prompt", "Eval/sampling_params",
 }  # fmt: skip
 OTHERS = ("Model/hub", "FineTuneJob/rft", "Dataset/pairs", "Prompt/other", "Eval/other", "Grader/other", "eq", "ne",
-          "low", "high", "rude", "bleu", "chat", "preference", "user", "system", "pass_rate", "mean_score", "spot_check",
-          "all-linear", "local", "shared", "sft", "0.5 * exact")  # fmt: skip
+          "low", "high", "rude", "bleu", "chat", "preference", "user", "system", "pass_rate", "mean_score",
+          "spot_check", "all-linear", "local", "shared", "sft", "0.5 * exact")  # fmt: skip
 
 
 def fingerprints(desired: Desired) -> dict[str, str]:
