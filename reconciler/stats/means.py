@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from reconciler.stats import Interval, growth
@@ -20,6 +20,7 @@ from reconciler.stats.proportions import most_unseen
 DRAWS = 9_999
 CHUNK = 4_000_000  # values drawn at once
 FEW = 10  # with fewer units that differ from the commonest value, resampling has seen nothing of rare ones
+FEWEST = 13  # units up to which all sign flips are tried
 MANY = 2_000  # units beyond which the permutation's normal limit is as good
 
 
@@ -53,7 +54,7 @@ class Mean:
         if units < 2:
             return self.span
         tail = (1 - confidence) / 2
-        half = float(stdtrit(units - 1, 1 - tail)) * self._error
+        half = float(stdtrit(units - 1, 1 - tail)) * self.error
         ends = [self.value - half, self.value + half]
         shift, skew = self._bca
         for end, z in enumerate(ndtri([tail, 1 - tail])):
@@ -66,29 +67,31 @@ class Mean:
         return max(self.span[0], ends[0]), min(self.span[1], ends[1])
 
     def above(self, line: float) -> float:
+        return self._beyond(line, 1)
+
+    def below(self, line: float) -> float:
+        return self._beyond(line, -1)
+
+    def _beyond(self, line: float, side: int) -> float:
+        """The one-sided p-value of the least sure witness; `side` 1 for above the line, -1 for below."""
         import numpy as np
         from scipy.special import ndtr, ndtri, stdtr
 
-        units = len(self._units[0])
-        if units < 2 or self.value <= line:
+        (sums, sizes), far = self._units, side * (self.value - line)
+        if len(sums) < 2 or far <= 0:
             return 1.0
-        witnesses = [float(stdtr(units - 1, (line - self.value) / self._error)) if self._error > 0 else 0.0]
+        witnesses = [float(stdtr(len(sums) - 1, -far / self.error)) if self.error > 0 else 0.0]
         draws, (shift, skew) = self._draws, self._bca
-        under = (float(np.sum(draws < line)) + float(np.sum(draws == line)) / 2) / len(draws)
-        at = float(ndtri(min(max(under, 0.5 / len(draws)), 1 - 0.5 / len(draws))))
-        bend = 1 + skew * (at - shift)
-        witnesses.append(float(ndtr((at - shift) / bend - shift)) if bend > 0 else 1.0)
+        under = (float(np.sum(draws < line)) + float(np.sum(draws <= line))) / 2 / len(draws)
+        at = float(ndtri(min(max(under, 0.5 / len(draws)), 1 - 0.5 / len(draws)))) - shift
+        bend = 1 + skew * at
+        witnesses.append(float(ndtr(side * (at / bend - shift))) if bend > 0 else 1.0)
         if self.paired:
-            sums, sizes = self._units
-            witnesses.append(sign_flips(sums - line * sizes, self._seed))
-        if self._differing < FEW and self.value > self.span[0]:
-            witnesses.append(max(0.0, (line - self.span[0]) / (self.value - self.span[0])) ** units)
+            witnesses.append(sign_flips(side * (sums - line * sizes), self._seed))
+        room = abs(self.span[0 if side > 0 else 1] - self.value)
+        if self._differing < FEW and room > 0:
+            witnesses.append(max(0.0, 1 - far / room) ** len(sums))
         return max(witnesses)
-
-    def below(self, line: float) -> float:
-        low, high = self.span
-        turned = Mean([-value for value in self.values], (-high, -low), self.clusters, self.paired)
-        return turned.above(-line)
 
     def more(self, line: float, level: float) -> int:
         from scipy.special import ndtr, ndtri
@@ -120,7 +123,7 @@ class Mean:
         return int.from_bytes(hashlib.sha256(sums.tobytes() + sizes.tobytes()).digest()[:8])
 
     @cached_property
-    def _error(self) -> float:
+    def error(self) -> float:
         """The standard error, robust to clusters."""
         sums, sizes = self._units
         off = sums - self.value * sizes
@@ -179,9 +182,8 @@ def sign_flips(sums: Any, seed: int) -> float:
     if count == 0:
         return 1.0
     enough = total * (1 - 1e-12) if total > 0 else total * (1 + 1e-12)
-    if count <= 13:
-        signs = 1 - 2.0 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
-        return float(np.mean(signs @ sums >= enough))
+    if count <= FEWEST:
+        return float(np.mean(_all_signs(count) @ sums >= enough))
     if count > MANY:
         return float(ndtr(-total / math.sqrt(float(sums @ sums))))
     random = np.random.default_rng(seed)
@@ -190,3 +192,10 @@ def sign_flips(sums: Any, seed: int) -> float:
         signs = random.integers(0, 2, (min(step, DRAWS - start), count), dtype=np.int8) * 2.0 - 1
         larger += int(np.sum(signs @ sums >= enough))
     return (1 + larger) / (1 + DRAWS)
+
+
+@cache
+def _all_signs(count: int) -> Any:
+    import numpy as np
+
+    return 1 - 2.0 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)

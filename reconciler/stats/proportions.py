@@ -87,7 +87,7 @@ def clustered(values: Sequence[float], clusters: Sequence[Hashable]) -> Share:
         return Share(rate, 1.0, "Korn-Graubard on 1 cluster")
     spread = groups / (groups - 1) * sum((total - rate * size) ** 2 for total, size in sums.values()) / n**2
     if 0 < rate < 1:
-        worth = rate * (1 - rate) / spread if spread > 0 else float(n)
+        worth = n * rate * (1 - rate) / (n - 1) / spread if spread > 0 else float(n)
         worth *= float(stdtrit(n - 1, 0.975) / stdtrit(groups - 1, 0.975)) ** 2
     else:
         worth = float(groups)
