@@ -30,6 +30,7 @@ from reconciler.selfhosted import (
     graderapi,
     jobs,
     models,
+    permissions,
     runner,
     supervisor,
     uploads,
@@ -61,7 +62,19 @@ async def about(request: Request) -> Response:
 
 def all_routes() -> list[BaseRoute]:
     """Every endpoint; a part exports `routes`."""
-    parts = (files, uploads, jobs, models, aliases, evals, evalruns, graderapi, chat, completions)
+    parts = (
+        files,
+        uploads,
+        jobs,
+        models,
+        permissions,
+        aliases,
+        evals,
+        evalruns,
+        graderapi,
+        chat,
+        completions,
+    )
     return [
         Route("/v1/reconciler", about, methods=["GET"]),
         *(route for part in parts for route in part.routes),

@@ -26,6 +26,7 @@ from reconciler.selfhosted.store import SHARED, Record, Row, Tx
 from reconciler.selfhosted.wire import Answer, WireError
 
 PACKAGED = "tiny-chat"
+GRANT = "grant"  # a record in the project that may use another's model, under the model's name
 
 
 class ModelRow(NamedTuple):
@@ -71,8 +72,13 @@ def _named(tx: Tx, project: str, name: str) -> Row | None:
 
 
 def find_row(tx: Tx, project: str, id: str) -> Row | None:
-    """The row of a concrete model that the project may use."""
-    return tx.get(project, "model", id) or tx.get(SHARED, "model", id)
+    """The row of a concrete model that the project may use: its own, a base, or one that it was granted."""
+    return tx.get(project, "model", id) or tx.get(SHARED, "model", id) or _granted(tx, project, id)
+
+
+def _granted(tx: Tx, project: str, id: str) -> Row | None:
+    grant = tx.get(project, GRANT, id)
+    return tx.get(grant.hidden()["owner"], "model", id) if grant else None
 
 
 def not_found(name: str) -> WireError:
@@ -118,10 +124,12 @@ def packaged_folder() -> Path | None:
 async def list_models(request: Request) -> Response:
     here, project = context.of(request), context.project(request)
 
-    def both(tx: Tx) -> list[Row]:
-        return tx.all("model", project=SHARED) + tx.all("model", project=project)
+    def usable(tx: Tx) -> list[Row]:
+        granted = [_granted(tx, project, grant.id) for grant in tx.all(GRANT, project=project)]
+        own = tx.all("model", project=SHARED) + tx.all("model", project=project)
+        return own + [row for row in granted if row is not None]
 
-    rows = await here.store.read(both)
+    rows = await here.store.read(usable)
     return wire.answer(b'{"object":"list","data":[' + b",".join(row.body for row in rows) + b"]}")
 
 
@@ -163,12 +171,14 @@ def _needed_by(tx: Tx, project: str, row: Row) -> str | None:
     for alias in tx.all("alias", project=project):
         if alias.wire()["model"] == row.id:
             return f"alias {alias.id} points at it; move the alias first"
-    for job in tx.all("job", "validating_files", "queued", "running", "paused", project=project):
+    for job in tx.all("job", "validating_files", "queued", "running", "paused"):
         if job.hidden()["model"] == row.id:
-            return f"job {job.id} trains from it; cancel the job or wait for its end"
-    for other in tx.all("model", project=project):
+            name = job.id if job.project == project else "of another project"
+            return f"job {name} trains from it; cancel the job or wait for its end"
+    for other in tx.all("model"):
         if other.hidden().get("parent") == row.id:
-            return f"{other.id} is an adapter on top of it; delete that one first"
+            name = other.id if other.project == project else "a model of another project"
+            return f"{name} is an adapter on top of it; delete that one first"
     for run in tx.all("run", "queued", "in_progress", project=project):
         if run.wire().get("model") == row.id:
             return f"eval run {run.id} samples it; cancel the run or wait for its end"

@@ -107,7 +107,8 @@ def listing(
 ) -> Listing:
     """The page that the query asks for: after, limit, order (asc, desc), metadata[k]=v or metadata=null."""
     query = request.query_params
-    wanted = query.get("order", order)
+    asked = query.get("order", order)
+    wanted = {"ascending": "asc", "descending": "desc"}.get(asked, asked)  # permissions spell them out
     if wanted not in ("asc", "desc"):
         raise bad(f"order is {wanted!r}; use 'asc' or 'desc'", "order")
     filters = {
