@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -54,7 +55,7 @@ async def once(request: Request, digest: str, act: Callable[[Tx], Answer]) -> Re
         if known is not None:
             return known, True
         made = act(tx)
-        row = {"project": project, "path": path, "key": key, "digest": digest}
+        row: dict[str, Any] = {"project": project, "path": path, "key": key, "digest": digest}
         row |= {"status": made.status, "body": made.body, "created_at": int(tx.now())}
         tx.connection.execute(sa.insert(answers).values(**row))
         return made, False

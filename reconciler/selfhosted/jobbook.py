@@ -152,7 +152,7 @@ def add_checkpoint(tx: Tx, row: Row, line: dict[str, Any], folder: Path) -> None
     step = int(line["step_number"])
     job, name = row.wire(), checkpoint_name(row, step)
     now = int(tx.now())
-    checkpoint = {
+    checkpoint: dict[str, Any] = {
         "object": "fine_tuning.job.checkpoint",
         "id": "ftckpt_" + _short(f"{row.id}/{step}", 24),
         "created_at": now,

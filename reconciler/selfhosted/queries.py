@@ -88,10 +88,10 @@ def _page(shape: Shape) -> sa.Select[Any]:
 
 
 def _beyond(shape: Shape) -> sa.ColumnElement[bool]:
-    seq, last = objects.c.seq, bindparam("last")
+    seq, last = objects.c.seq, bindparam("last", type_=sa.BigInteger)
     further = seq < last if shape.newest_first else seq > last
     if not shape.by_update:
         return further
-    updated, last_update = objects.c.updated_at, bindparam("last_update")
+    updated, last_update = objects.c.updated_at, bindparam("last_update", type_=sa.BigInteger)
     later = updated < last_update if shape.newest_first else updated > last_update
     return sa.or_(later, sa.and_(updated == last_update, further))
