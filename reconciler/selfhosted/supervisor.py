@@ -222,6 +222,10 @@ class Attendant:
     async def _conclude(self) -> None:
         """End the job as its trainer's result says, if its model can be served."""
         await self._enter_news()
+        gone = self._folder.missing_models()  # also those that went after the last checkpoint was told
+        await self._here.store.write(
+            lambda tx: jobbook.drop_checkpoints(tx, jobbook.held(tx, self._claim), gone)
+        )
         result = self._folder.result()
         assert result is not None
         if result["status"] != "succeeded":

@@ -99,6 +99,26 @@ def test_a_checkpoint_is_a_model_and_may_be_the_base_of_the_next_job(
     )
 
 
+def test_a_checkpoint_that_the_trainer_dropped_last_is_no_model_any_more(
+    shared_server: Server, base_model: Path
+) -> None:
+    client = shared_server.client()
+    job = create(shared_server, base_model, {"drops": [1], "go": str(base_model / "go")})
+    told = until(lambda: _checkpoints(shared_server, job.id, 3))
+
+    go(base_model)
+    ended(shared_server, job.id)
+
+    assert [3, 2] == [c.step_number for c in client.fine_tuning.jobs.checkpoints.list(job.id)]
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve(told[-1])
+
+
+def _checkpoints(server: Server, id: str, count: int) -> list[str]:
+    listed = server.client().fine_tuning.jobs.checkpoints.list(id).data
+    return [c.fine_tuned_model_checkpoint for c in listed] if len(listed) == count else []
+
+
 def test_a_running_job_says_when_it_will_end(shared_server: Server, base_model: Path) -> None:
     job = create(shared_server, base_model, held(2, base_model))
 
