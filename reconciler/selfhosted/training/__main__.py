@@ -16,7 +16,7 @@ from types import FrameType
 
 from safetensors import SafetensorError
 
-from reconciler.selfhosted.training import bases, job, rows
+from reconciler.selfhosted.training import bases, formats, job, rows
 from reconciler.selfhosted.training.failures import Failure, Stopped, explain
 from reconciler.selfhosted.training.folder import JobFolder, Story
 
@@ -59,17 +59,18 @@ def _run(folder: JobFolder) -> int:
 def _work(folder: JobFolder) -> None:
     asked = job.read(folder.job)
     story = Story(folder)
-    rows.check(asked.training_file, "training_file")
+    check_row = formats.check_for(asked.method)
+    rows.check(asked.training_file, "training_file", check_row)
     if asked.validation_file:
-        rows.check(asked.validation_file, "validation_file")
+        rows.check(asked.validation_file, "validation_file", check_row)
     base = bases.find(asked.model.path)
     story.say("validated", "Files validated, moving job to queued state")
     _prepare_environment(folder, asked.threads)
-    from reconciler.selfhosted.training import supervised  # seconds of imports, after every cheap refusal
+    from reconciler.selfhosted.training import methods  # seconds of imports, after every cheap refusal
 
-    trained = supervised.train(folder, story, asked, base)
+    trained = methods.train(folder, story, asked, base)
     folder.finish_model(trained.plan.total_steps)
-    folder.write_metrics(story.metrics)
+    folder.write_metrics(story.metrics, trained.columns)
     story.sync()
     folder.write_result(
         {
@@ -77,7 +78,7 @@ def _work(folder: JobFolder) -> None:
             "trained_tokens": trained.tokens,
             "model": folder.model.name,
             "metrics_csv": "metrics.csv",
-            "hyperparameters": trained.plan.resolved(),
+            "hyperparameters": {**trained.plan.resolved(), **trained.resolved},
         }
     )
 
@@ -89,6 +90,8 @@ def _prepare_environment(folder: JobFolder, threads: int | None) -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_DATASETS_CACHE": str(folder.cache),
         "TOKENIZERS_PARALLELISM": "true",
+        "TQDM_DISABLE": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     }
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # idle threads do not burn the cores of others
     if threads:

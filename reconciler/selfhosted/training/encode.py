@@ -57,7 +57,7 @@ class Encoder:
         remaining = iter(rows)
         while chunk := list(islice(remaining, _CHUNK)):
             ids, labels = [], []
-            for these, those in self._tokens([m for row in chunk for m in self._marked(*row, param)]):
+            for these, those in self.tokens([m for row in chunk for m in self._marked(*row, param)]):
                 truncated += len(these) > self._max_length
                 these, those = these[: self._max_length], those[: self._max_length]
                 if not (those[1:] != IGNORED).any():
@@ -122,7 +122,7 @@ class Encoder:
         )
         return texts[0], blocks[0] if blocks else []
 
-    def _tokens(self, marked: list[Marked]) -> Iterator[tuple[Any, Any]]:
+    def tokens(self, marked: list[Marked]) -> Iterator[tuple[Any, Any]]:
         """Token ids and labels of each example, as arrays of the same length."""
         tokenized = self._tokenizer(
             [each.text for each in marked],

@@ -24,9 +24,25 @@ class Supervised(BaseModel):
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
-class Method(BaseModel):
+class PreferenceHyperparameters(Hyperparameters):
+    beta: Annotated[float, Field(gt=0, le=2)] | Auto = "auto"
+
+
+class Preference(BaseModel):
+    hyperparameters: PreferenceHyperparameters = PreferenceHyperparameters()
+
+
+class SupervisedMethod(BaseModel):
     type: Literal["supervised"]
     supervised: Supervised = Supervised()
+
+
+class PreferenceMethod(BaseModel):
+    type: Literal["dpo"]
+    dpo: Preference = Preference()
+
+
+Method = SupervisedMethod | PreferenceMethod
 
 
 class Lora(BaseModel):
@@ -53,7 +69,7 @@ class Job(BaseModel):
     model: Model
     training_file: Path
     validation_file: Path | None = None
-    method: Method
+    method: Annotated[Method, Field(discriminator="type")]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     tuning: Annotated[Lora | Full, Field(discriminator="type")] = Lora()
     threads: Annotated[int, Field(ge=1)] | None = None

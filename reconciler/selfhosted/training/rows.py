@@ -1,14 +1,15 @@
 """
-The rows of a chat file: are they what supervised tuning can learn from?
+The rows of a training file: are they what the job's method can learn from?
 
 `check` reads the whole file once, in flat memory, and refuses it with OpenAI's error codes; a problem
 names the row, its byte offset and the message, and never quotes what stands there. `read` then gives the
-rows of a file that passed. Free of torch.
+rows of a file that passed. What a good row is, is a function of its own: for chats here, for the other
+methods in `formats`. Free of torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,20 +40,24 @@ class Line(NamedTuple):
     text: bytes
 
 
-class _Problem(Exception):
+class Problem(Exception):
     """What is wrong with one row, without saying what stands in it."""
 
 
-def check(path: Path, param: Param) -> int:
-    """How many rows the file has. Failure `invalid_training_file` and its like, naming the first bad rows."""
+def check(path: Path, param: Param, check_row: Callable[[Any], None] | None = None) -> int:
+    """
+    How many rows the file has, chats unless `check_row` is given.
+
+    Failure `invalid_training_file` and its like, naming the first bad rows.
+    """
     code = f"invalid_{param}"
     count = bad = 0
     problems: list[str] = []
     for line in _lines(path, param):
         count += 1
         try:
-            _check_row(_decode(line.text))
-        except _Problem as problem:
+            (check_row or check_chat)(_decode(line.text))
+        except Problem as problem:
             bad += 1
             if len(problems) < _SHOWN:
                 problems.append(f"row {line.number} (byte {line.offset}): {problem}")
@@ -98,47 +103,52 @@ def _decode(text: bytes) -> Any:
     try:
         return msgspec.json.decode(text)
     except UnicodeDecodeError as error:
-        raise _Problem(f"is not UTF-8 at byte {error.start} of the row") from None
+        raise Problem(f"is not UTF-8 at byte {error.start} of the row") from None
     except msgspec.DecodeError as error:
-        raise _Problem(f"is not JSON: {str(error).lower()}") from None
+        raise Problem(f"is not JSON: {str(error).lower()}") from None
     except RecursionError:
-        raise _Problem("is nested too deeply") from None
+        raise Problem("is nested too deeply") from None
 
 
-def _check_row(row: Any) -> None:
+def check_chat(row: Any) -> None:
+    """A chat with an assistant who says something to learn. Raises Problem."""
     if not isinstance(row, dict):
-        raise _Problem("is not a JSON object")
+        raise Problem("is not a JSON object")
     if "messages" not in row:
         known = next((name for key, name in _OTHER_FORMATS.items() if key in row), None)
-        raise _Problem(f"is {known}" if known else "has no messages")
-    messages = row["messages"]
+        raise Problem(f"is {known}" if known else "has no messages")
+    check_messages(row["messages"])
+    if not any(message["role"] == "assistant" for message in row["messages"]):
+        raise Problem("has no assistant message to learn from")
+    check_tools(row)
+
+
+def check_messages(messages: Any) -> None:
+    """One message or more, each well made. Raises Problem."""
     if not isinstance(messages, list) or not messages:
-        raise _Problem("its messages are not a list with at least one message")
+        raise Problem("its messages are not a list with at least one message")
     for number, message in enumerate(messages, start=1):
         try:
             _check_message(message)
-        except _Problem as problem:
-            raise _Problem(f"message {number} {problem}") from None
-    if not any(message["role"] == "assistant" for message in messages):
-        raise _Problem("has no assistant message to learn from")
-    _check_tools(row)
+        except Problem as problem:
+            raise Problem(f"message {number} {problem}") from None
 
 
 def _check_message(message: Any) -> None:
     if not isinstance(message, dict):
-        raise _Problem("is not a JSON object")
+        raise Problem("is not a JSON object")
     role = message.get("role")
     if role is None:
-        raise _Problem("has no role")
+        raise Problem("has no role")
     if role not in _ROLES:
-        raise _Problem(f"has an unknown role; the roles are {', '.join(_ROLES)}")
+        raise Problem(f"has an unknown role; the roles are {', '.join(_ROLES)}")
     if not message.keys() <= _KEYS:
-        raise _Problem(f"has an unknown key; the keys are {', '.join(sorted(_KEYS))}")
+        raise Problem(f"has an unknown key; the keys are {', '.join(sorted(_KEYS))}")
     if "weight" in message:
         if role != "assistant":
-            raise _Problem("has a weight, which only assistant messages have")
+            raise Problem("has a weight, which only assistant messages have")
         if isinstance(message["weight"], bool) or message["weight"] not in (0, 1):
-            raise _Problem("has a weight that is neither 0 nor 1")
+            raise Problem("has a weight that is neither 0 nor 1")
     _check_calls(message, role)
     _check_content(message, role)
 
@@ -146,18 +156,18 @@ def _check_message(message: Any) -> None:
 def _check_calls(message: Mapping[str, Any], role: str) -> None:
     calls, call = message.get("tool_calls"), message.get("function_call")
     if role != "assistant" and (calls or call):
-        raise _Problem("has tool calls, which only assistant messages have")
+        raise Problem("has tool calls, which only assistant messages have")
     if calls is not None and not isinstance(calls, list):
-        raise _Problem("its tool_calls are not a list")
+        raise Problem("its tool_calls are not a list")
     for number, each in enumerate(calls or (), start=1):
         if not isinstance(each, dict) or not _is_call(each.get("function")):
-            raise _Problem(
+            raise Problem(
                 f"its tool call {number} needs a function with a name and with arguments as a string"
             )
     if call is not None and not _is_call(call):
-        raise _Problem("its function_call needs a name and arguments as a string")
+        raise Problem("its function_call needs a name and arguments as a string")
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
-        raise _Problem("has no tool_call_id")
+        raise Problem("has no tool_call_id")
 
 
 def _is_call(function: Any) -> bool:
@@ -174,24 +184,25 @@ def _check_content(message: Mapping[str, Any], role: str) -> None:
         spoke = message.get("tool_calls") or message.get("function_call") or message.get("refusal")
         if role == "assistant" and spoke:
             return
-        raise _Problem("has no content")
+        raise Problem("has no content")
     if isinstance(content, str):
         return
     if not isinstance(content, list):
-        raise _Problem("its content is neither text nor a list of parts")
+        raise Problem("its content is neither text nor a list of parts")
     for number, part in enumerate(content, start=1):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "image_url":
-            raise _Problem(f"its part {number} is an image, and the model reads text only")
+            raise Problem(f"its part {number} is an image, and the model reads text only")
         if kind not in ("text", "refusal") or not isinstance(part.get(kind), str):
-            raise _Problem(f"its part {number} is not a text part")
+            raise Problem(f"its part {number} is not a text part")
 
 
-def _check_tools(row: Mapping[str, Any]) -> None:
+def check_tools(row: Mapping[str, Any]) -> None:
+    """The tools of a row or of its input. Raises Problem."""
     tools, functions = row.get("tools"), row.get("functions")
     if not isinstance(tools, list | None) or not isinstance(functions, list | None):
-        raise _Problem("its tools are not a list")
+        raise Problem("its tools are not a list")
     declared = [tool.get("function") if isinstance(tool, dict) else None for tool in tools or ()]
     for number, function in enumerate([*declared, *(functions or ())], start=1):
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise _Problem(f"its tool {number} needs a function with a name")
+            raise Problem(f"its tool {number} needs a function with a name")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,18 @@ from reconciler.selfhosted.training import auto
 from reconciler.selfhosted.training.failures import Failure, Stopped
 from reconciler.selfhosted.training.folder import JobFolder, Story
 
+# What the trainer calls a number, and what we call it behind `train_`, `valid_` and `full_valid_`.
+NAMES = {"loss": "loss", "mean_token_accuracy": "mean_token_accuracy"}
+
 _SAVING_SHARE = 50  # training time between two saves, in units of what a save took
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Loss and token accuracy on a few validation rows, and on all of them."""
+    """What the trainer logs about a few validation rows, and about all of them."""
 
-    glance: Callable[[], tuple[float, float]]
-    whole: Callable[[], tuple[float, float]]
+    glance: Callable[[], Mapping[str, float]]
+    whole: Callable[[], Mapping[str, float]]
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
@@ -43,9 +46,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         about: dict[str, Any],
         vocabulary: int,
         save_every: float,
+        names: Mapping[str, str] = NAMES,
     ) -> None:
         self._folder, self._story, self._plan = folder, story, plan
         self._about, self._vocabulary, self._save_every = about, vocabulary, save_every
+        self._names = names
         self.validation: Validation | None = None
         self.stopping = False
         self._losses: list[float] = []
@@ -90,8 +95,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._losses.append(logs["loss"])
         self._refuse_divergence(step, logs)
         ended = step % self._plan.steps_per_epoch == 0
-        told = {"train_loss": logs["loss"], "train_mean_token_accuracy": logs["mean_token_accuracy"]}
-        self._tell(step, told | self._measured(step, whole=ended))
+        self._tell(step, self._named("train", logs) | self._measured(step, whole=ended))
         if ended:
             control.should_save = True
 
@@ -128,16 +132,17 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             message = f"training diverged at step {step}: the loss exploded or is no number"
             raise Failure("training_diverged", f"{message}; choose a smaller learning_rate_multiplier")
 
+    def _named(self, prefix: str, logs: Mapping[str, float]) -> dict[str, float]:
+        return {f"{prefix}_{name}": logs[log] for log, name in self._names.items()}
+
     def _measured(self, step: int, *, whole: bool) -> dict[str, float]:
         if self.validation is None:
             return {}
         measured: dict[str, float] = {}
         if whole or step % self._plan.valid_every == 0:
-            loss, accuracy = self.validation.glance()
-            measured |= {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}
+            measured |= self._named("valid", self.validation.glance())
         if whole:
-            loss, accuracy = self.validation.whole()
-            measured |= {"full_valid_loss": loss, "full_valid_mean_token_accuracy": accuracy}
+            measured |= self._named("full_valid", self.validation.whole())
         return measured
 
     def _tell(self, step: int, told: dict[str, float]) -> None:

@@ -1,0 +1,23 @@
+"""
+The method of a job, and the module that trains by it. Each is imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from reconciler.selfhosted.training import bases, settings
+from reconciler.selfhosted.training.folder import JobFolder, Story
+from reconciler.selfhosted.training.job import Job, PreferenceMethod, SupervisedMethod
+
+
+def train(folder: JobFolder, story: Story, job: Job, base: bases.Base) -> settings.Trained:
+    """Train to the end, from the newest resume state. Raises Failure, or Stopped after a SIGTERM."""
+    settings.quiet(job)
+    match job.method:
+        case SupervisedMethod(supervised=asked):
+            from reconciler.selfhosted.training import supervised
+
+            return supervised.train(folder, story, job, base, asked.hyperparameters)
+        case PreferenceMethod(dpo=asked):
+            from reconciler.selfhosted.training import preference
+
+            return preference.train(folder, story, job, base, asked.hyperparameters)
