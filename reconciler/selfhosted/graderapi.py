@@ -24,15 +24,18 @@ TYPES = ("string_check", "text_similarity", "python", "score_model", "multi")
 
 async def validate(request: Request) -> Response:
     body = await wire.body_json(request)
-    grader = _checked(body.get("grader"))
-    await refuse_sources(request, [grader, *_members(grader)], ["grader"] * (1 + len(_members(grader))))
-    return wire.answer({"grader": grader})
+    await accept(request, body.get("grader"), "grader")
+    return wire.answer({"grader": body["grader"]})
 
 
 async def run(request: Request) -> Response:
     here, project = context.of(request), context.project(request)
     body = await wire.body_json(request)
-    grader, item, text = _checked(body.get("grader")), body.get("item") or {}, body.get("model_sample")
+    grader, item, text = (
+        _checked(body.get("grader"), "grader"),
+        body.get("item") or {},
+        body.get("model_sample"),
+    )
     if not isinstance(item, dict):
         raise wire.bad("item must be an object", "item")
     if not isinstance(text, str):
@@ -52,6 +55,13 @@ async def run(request: Request) -> Response:
     )
 
 
+async def accept(request: Request, grader: Any, param: str) -> list[str]:
+    """Refuse a grader that cannot give a reward here; else the names of the models that it asks."""
+    parts = [_checked(grader, param), *_members(grader)]
+    await refuse_sources(request, parts, [param] * len(parts))
+    return evalbody.models_of(parts)
+
+
 async def refuse_sources(
     request: Request, graders: Sequence[Mapping[str, Any]], params: Sequence[str]
 ) -> None:
@@ -62,15 +72,15 @@ async def refuse_sources(
             raise wire.bad(f"{param}: {problem}", param, "invalid_grader")
 
 
-def _checked(grader: Any) -> dict[str, Any]:
+def _checked(grader: Any, param: str) -> dict[str, Any]:
     """The grader, or a 400 with everything that is wrong with it."""
     if not isinstance(grader, dict):
-        raise wire.bad("grader is required and must be an object", "grader")
+        raise wire.bad("grader is required and must be an object", param)
     if grader.get("type") not in TYPES:
-        raise wire.bad(f"the grader's type must be one of {', '.join(TYPES)}", "grader.type")
+        raise wire.bad(f"the grader's type must be one of {', '.join(TYPES)}", f"{param}.type")
     problems = grading.check(grader, allow_multi=True, require_threshold=False)
     if problems:
-        raise wire.bad("; ".join(problems), "grader", "invalid_grader")
+        raise wire.bad("; ".join(problems), param, "invalid_grader")
     return grader
 
 

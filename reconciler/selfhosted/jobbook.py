@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from reconciler.selfhosted import files, models
+from reconciler.selfhosted import files, jobmethods, models
 from reconciler.selfhosted.models import ModelRow
 from reconciler.selfhosted.store import Record, Row, Tx, tables
 
@@ -190,15 +190,15 @@ def succeed(
         id, size, sha256 = csv
         file = files.wire_file(id, size, int(tx.now()), f"{row.id}-results.csv", "fine-tune-results")
         tx.put(files.file_record(file, row.project, sha256))
-    hyperparameters = result.get("hyperparameters", job["hyperparameters"])
+    method = jobmethods.resolved(job["method"], result.get("hyperparameters", {}))
     end(
         tx,
         row,
         "succeeded",
         fine_tuned_model=name,
         trained_tokens=result.get("trained_tokens"),
-        hyperparameters=hyperparameters,
-        method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        hyperparameters=jobmethods.hyperparameters(method),
+        method=method,
         result_files=[csv[0]] if csv else [],
     )
     say(tx, row.project, row.id, "model-created", f"New fine-tuned model created: {name}")

@@ -59,7 +59,7 @@ class JobFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def prepare(self, row: Row, blobs: Blobs) -> None:
+    def prepare(self, row: Row, blobs: Blobs, *, unsafe_graders: bool = False) -> None:
         """Write down what is to be trained; the same for the same job, however often."""
         job = row.wire()
         validation = job["validation_file"]
@@ -72,6 +72,8 @@ class JobFolder:
             "seed": job["seed"],
             "tuning": job["reconciler"]["tuning"],
             "threads": None,
+            "judges": row.hidden().get("judges", {}),
+            "unsafe_graders": unsafe_graders,
         }
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / PAUSING).unlink(missing_ok=True)

@@ -17,27 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from reconciler.selfhosted import context, idempotency, jobbook, models, wire
+from reconciler.selfhosted import context, graderapi, idempotency, jobbook, jobmethods, models, wire
 from reconciler.selfhosted.models import ModelRow
 from reconciler.selfhosted.store import Record, Row, Tx
 from reconciler.selfhosted.wire import Answer
-
-Auto = Literal["auto"]
-
-
-class Hyperparameters(Struct):
-    n_epochs: Annotated[int, Meta(ge=1, le=50)] | Auto = "auto"
-    batch_size: Annotated[int, Meta(ge=1, le=256)] | Auto = "auto"
-    learning_rate_multiplier: Annotated[float, Meta(gt=0)] | Auto = "auto"
-
-
-class Supervised(Struct):
-    hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
-
-
-class Method(Struct):
-    type: Literal["supervised", "dpo", "reinforcement"]
-    supervised: Supervised | None = None
 
 
 class Lora(Struct, tag="lora", forbid_unknown_fields=True):
@@ -62,8 +45,8 @@ class Wanted(Struct):
     validation_file: str | None = None
     suffix: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     seed: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
-    method: Method | None = None
-    hyperparameters: Hyperparameters | None = None
+    method: jobmethods.Method | None = None
+    hyperparameters: jobmethods.Hyperparameters | None = None
     integrations: list[dict[str, Any]] | None = None
     metadata: Any = None
     reconciler: Extension = field(default_factory=Extension)
@@ -75,6 +58,8 @@ async def create(request: Request) -> Response:
     wanted = wire.as_type(body, Wanted)
     metadata = wire.checked_metadata(wanted.metadata)
     _check_supported(wanted)
+    method = jobmethods.chosen(wanted.method, wanted.hyperparameters)
+    judges = await _judges(request, method, wanted)
     id = wire.new_id("ftjob-")
 
     def write_down(tx: Tx) -> Answer:
@@ -82,8 +67,9 @@ async def create(request: Request) -> Response:
         _check_file(tx, project, "training_file", wanted.training_file)
         if wanted.validation_file is not None:
             _check_file(tx, project, "validation_file", wanted.validation_file)
-        job = _job(id, wanted, metadata, model, here.organization, int(tx.now()))
+        job = _job(id, wanted, method, metadata, model, here.organization, int(tx.now()))
         private = {"model": model.id, "path": str(model.path), "base": model.base, "read": {}}
+        private["judges"] = {name: str(models.resolve(tx, project, name).path) for name in judges}
         status = job["status"]
         tx.insert(
             Record("job", id, project, job, job["created_at"], status=status, private=private, marks=metadata)
@@ -196,14 +182,27 @@ def _ended(status: str) -> str:
 
 
 def _check_supported(wanted: Wanted) -> None:
-    if wanted.method is not None and wanted.method.type != "supervised":
+    if wanted.method is not None and wanted.method.type == "reinforcement":
         sentence = (
-            f"the method {wanted.method.type!r} is not supported by this platform yet; use 'supervised'"
+            "the method 'reinforcement' is not supported by this platform yet; use 'supervised' or 'dpo'"
         )
         raise wire.bad(sentence, "method.type", "unsupported_method")
     if wanted.integrations:
         kind = str(wanted.integrations[0].get("type"))[:40]
         raise wire.bad(f"the integration {kind!r} is not supported; leave integrations out", "integrations")
+
+
+async def _judges(request: Request, method: dict[str, Any], wanted: Wanted) -> list[str]:
+    """The names of the models that grade a reinforcement job; refuses one that cannot be graded."""
+    grader = jobmethods.grader(method)
+    if grader is None:
+        return []
+    if wanted.validation_file is None:
+        raise wire.bad(
+            "a reinforcement job needs a validation_file: its checkpoints are chosen by their rewards there",
+            "validation_file",
+        )
+    return await graderapi.accept(request, grader, "method.reinforcement.grader")
 
 
 def _check_file(tx: Tx, project: str, param: str, id: str) -> None:
@@ -218,13 +217,15 @@ def _check_file(tx: Tx, project: str, param: str, id: str) -> None:
 
 
 def _job(
-    id: str, wanted: Wanted, metadata: dict[str, str], model: ModelRow, organization: str, now: int
+    id: str,
+    wanted: Wanted,
+    method: dict[str, Any],
+    metadata: dict[str, str],
+    model: ModelRow,
+    organization: str,
+    now: int,
 ) -> dict[str, Any]:
     """The job object of a new job. Impure only in drawing a seed when none is given."""
-    given = wanted.method.supervised if wanted.method else None
-    hyperparameters = to_builtins(
-        given.hyperparameters if given else wanted.hyperparameters or Hyperparameters()
-    )
     return {
         "object": "fine_tuning.job",
         "id": id,
@@ -237,13 +238,13 @@ def _job(
         "training_file": wanted.training_file,
         "validation_file": wanted.validation_file,
         "result_files": [],
-        "hyperparameters": hyperparameters,
+        "hyperparameters": jobmethods.hyperparameters(method),
         "trained_tokens": None,
         "error": None,
         "seed": secrets.randbelow(2**31) if wanted.seed is None else wanted.seed,
         "estimated_finish": None,
         "integrations": [],
-        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        "method": method,
         "metadata": metadata,
         "user_provided_suffix": wanted.suffix,
         "reconciler": to_builtins(wanted.reconciler),

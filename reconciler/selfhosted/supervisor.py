@@ -142,7 +142,7 @@ class Attendant:
 
     async def work(self) -> None:
         row = await self._here.store.write(lambda tx: jobbook.held(tx, self._claim))
-        self._folder.prepare(row, self._here.blobs)
+        self._folder.prepare(row, self._here.blobs, unsafe_graders=self._here.unsafe_graders)
         crashes, reached = 0, ""
         while row.status == jobbook.PAUSED or self._folder.result() is None:
             code = None if row.status == jobbook.PAUSED else await self._train()
