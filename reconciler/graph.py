@@ -59,6 +59,7 @@ def resolve(manifests: Iterable[Manifest], kinds: Mapping[str, Kind], root: Path
         _imply(node, nodes, kinds)
     for node in nodes.values():
         _connect(node, nodes, kinds, problems)
+    _own(nodes, problems)
     order = _order(nodes, problems)
     desired: Desired = {}
     for node in order:
@@ -147,17 +148,17 @@ def _connect(
             what = f"{node.body['eval']} has no {lacks}, which the runs that this rule needs must use"
             problems.append(Problem(node.where("spec", "gates"), what))
         return
+    broken = False
     for at, value, ref, counts in fingerprint.walk(node.spec, cosmetic=True):
         if ref is None or value is None:
             continue
         try:
             address = ref.address(value)
         except ValueError as error:
-            problems.append(
-                Problem(node.where(*at), f"{fingerprint.dotted(fingerprint.pointer(at))}: {error}")
-            )
-            node.spec = None
-            return
+            what = f"{fingerprint.dotted(fingerprint.pointer(at))}: {error}"
+            problems.append(Problem(node.where(*at), what))
+            broken = True
+            continue
         if address is None:
             continue
         if address not in nodes:
@@ -168,10 +169,20 @@ def _connect(
                 problems.append(
                     Problem(node.where(*at), f"there is no {address}{_near(str(address), names)}")
                 )
-            node.spec = None
-            return
-        if counts:
+            broken = True
+        elif counts:
             node.needs.append(Need(fingerprint.dotted(fingerprint.pointer(at)), address))
+    if broken:
+        node.spec = None
+
+
+def _own(nodes: Mapping[Address, _Node], problems: list[Problem]) -> None:
+    owners: dict[str, Address] = {}
+    for address, node in nodes.items():
+        if node.spec is not None and (owned := node.kind.owns(node.spec)):
+            owner = owners.setdefault(owned, address)
+            if owner != address:
+                problems.append(Problem(node.where(), f"the {owned} is {owner}'s already; choose another"))
 
 
 def _order(nodes: Mapping[Address, _Node], problems: list[Problem]) -> list[_Node]:

@@ -35,7 +35,7 @@ from sqlalchemy import (
     select,
     update,
 )  # fmt: skip
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from reconciler.errors import ReconcilerError
@@ -123,10 +123,8 @@ class Journal:
             event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
         try:
             metadata.create_all(engine)
-        except OperationalError as error:
-            raise ReconcilerError(
-                f"the journal at {engine.url.render_as_string()} cannot be opened: {error.orig}"
-            ) from None
+        except DatabaseError as error:
+            raise _broken(engine, error) from None
         return cls(engine)
 
     @classmethod
@@ -180,7 +178,7 @@ class Journal:
 
     def tokens(self, platform: str) -> dict[str, int]:
         """By fingerprint, how often a claim was taken: what has grown since was somebody else's turn."""
-        with self._engine.connect() as db:
+        with self._read() as db:
             query = select(claims.c.fingerprint, claims.c.token).where(claims.c.platform == platform)
             return {row.fingerprint: row.token for row in db.execute(query)}
 
@@ -235,7 +233,7 @@ class Journal:
 
     def open_intents(self, platform: str) -> dict[str, Intent]:
         """By fingerprint, the oldest of each: what may exist without our having seen it."""
-        with self._engine.connect() as db:
+        with self._read() as db:
             query = select(intents).where(intents.c.closed_at.is_(None), intents.c.platform == platform)
             rows = db.execute(query.order_by(intents.c.id.desc())).all()
         return {r.fingerprint: Intent(r.id, r.platform, r.fingerprint, r.address, r.opened_at) for r in rows}
@@ -244,7 +242,7 @@ class Journal:
         """The id of the object that was made last for a fingerprint."""
         mine = (intents.c.platform == platform) & (intents.c.fingerprint == fingerprint)
         query = select(intents.c.object_id).where(mine, intents.c.outcome == "made")
-        with self._engine.connect() as db:
+        with self._read() as db:
             return db.execute(query.order_by(intents.c.id.desc()).limit(1)).scalar()
 
     # Memory and history
@@ -270,13 +268,13 @@ class Journal:
 
     def remembered(self, platform: str) -> dict[str, str]:
         """By address, the fingerprint each stood for when it was last applied."""
-        with self._engine.connect() as db:
+        with self._read() as db:
             query = select(memory.c.address, memory.c.fingerprint).where(memory.c.platform == platform)
             return {row.address: row.fingerprint for row in db.execute(query)}
 
     def recall(self, platform: str) -> dict[Address, Remembered]:
         """By address, what each stood for when it was last applied."""
-        with self._engine.connect() as db:
+        with self._read() as db:
             rows = db.execute(select(memory).where(memory.c.platform == platform)).all()
         return {
             Address.parse(r.address): Remembered(r.fingerprint, json.loads(r.content), r.row_digests)
@@ -294,7 +292,7 @@ class Journal:
         query = select(history).order_by(history.c.id.desc()).limit(limit)
         if address:
             query = query.where(history.c.address == str(address))
-        with self._engine.connect() as db:
+        with self._read() as db:
             rows = db.execute(query).all()
         return [
             {"at": r.at, "platform": r.platform, "address": r.address, "event": r.event}
@@ -317,10 +315,26 @@ class Journal:
         try:
             with self._engine.begin() as db:
                 yield db
-        except OperationalError as error:
-            raise ReconcilerError(
-                f"the journal cannot be written: {error.orig}; free the disk and apply again"
-            ) from None
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
+            raise _broken(self._engine, error) from None
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as db:
+                yield db
+        except DatabaseError as error:
+            raise _broken(self._engine, error) from None
+
+
+def _broken(engine: Engine, error: DatabaseError) -> ReconcilerError:
+    place = engine.url.render_as_string()
+    advice = (
+        "free the disk or mend its permissions" if isinstance(error, OperationalError) else "move it away"
+    )
+    return ReconcilerError(f"the journal at {place} cannot be used: {error.orig}; {advice}, then run again")
 
 
 def _durable(connection: Any, _: Any) -> None:

@@ -143,6 +143,10 @@ class Kind:
         """
         return ()
 
+    def owns(self, spec: Any) -> str | None:
+        """What of a platform no two resources of a tree may hold. Pure."""
+        return None
+
     def check(self, wanted: Wanted, spec: Any, needs: Mapping[Address, Wanted]) -> Iterable[Problem]:
         """What is wrong between a resource and those it refers to."""
         return ()

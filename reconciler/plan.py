@@ -5,7 +5,7 @@ The engine acts on exactly these steps, so a plan cannot say one thing and an ap
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -118,11 +118,9 @@ def decide(
     if isinstance(seen, Unseen):
         return Step(wanted, Decision(Action.BLOCK, f"cannot be seen now: {seen.why}"))
     decision = kind.decide(wanted, seen, ready, evidence)
-    waiting = tuple(
-        dict.fromkeys(
-            n.address for n in wanted.needs if n.address not in ready and not _done(steps, n.address)
-        )
-    )
+    waiting = tuple(dict.fromkeys(_waiting(wanted, ready, steps)))
+    if decision.action is Action.KEEP and decision.observed is None:
+        return Step(wanted, decision, waiting)  # a pure value, which is not known before what it needs
     if decision.action not in (Action.CREATE, Action.UPDATE) or not waiting or decision.evidence is not None:
         return Step(wanted, decision)
     stuck = next((address for address in waiting if steps[address].action is Action.BLOCK), None)
@@ -131,9 +129,12 @@ def decide(
     return Step(wanted, decision, waiting)
 
 
-def _done(steps: Mapping[Address, Step], address: Address) -> bool:
-    """A pure value that stands without an object."""
-    return steps[address].action is Action.KEEP and steps[address].decision.observed is None
+def _waiting(wanted: Wanted, ready: Needs, steps: Mapping[Address, Step]) -> Iterator[Address]:
+    """What has to stand first; in place of a pure value, what that one waits for."""
+    for need in wanted.needs:
+        if need.address not in ready:
+            step = steps[need.address]
+            yield from step.after if step.action is Action.KEEP else (need.address,)
 
 
 def _explain(step: Step, before: Remembered | None) -> Step:

@@ -206,6 +206,9 @@ class PromotionRuleKind(Kind):
                     {k: v for k, v in body.items() if v is not None} | {"sampling_params": params},
                 )
 
+    def owns(self, spec: PromotionRuleSpec) -> str:
+        return f"channel {spec.channel}"
+
     def check(
         self, wanted: Wanted, spec: PromotionRuleSpec, needs: Mapping[Address, Wanted]
     ) -> Iterable[Problem]:
