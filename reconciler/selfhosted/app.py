@@ -31,6 +31,7 @@ from reconciler.selfhosted import (
     jobs,
     models,
     permissions,
+    responses,
     runner,
     supervisor,
     uploads,
@@ -74,6 +75,7 @@ def all_routes() -> list[BaseRoute]:
         graderapi,
         chat,
         completions,
+        responses,
     )
     return [
         Route("/v1/reconciler", about, methods=["GET"]),

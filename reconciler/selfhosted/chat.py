@@ -84,7 +84,7 @@ async def create(request: Request) -> Response:
     except ConnectionAbortedError:
         return Response(status_code=CLIENT_GONE)
     keep = partial(completions.keep_streamed, request, body) if asked.store else None
-    events = _events(head, asked, _chained(first, pieces), keep)
+    events = _events(head, asked, chained(first, pieces), keep)
     return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
 
@@ -224,7 +224,8 @@ async def _events(
     yield b"data: [DONE]\n\n"
 
 
-async def _chained(first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+async def chained(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
+    """The stream again whose first piece was taken to see whether there is any."""
     yield first
     async for piece in rest:
         yield piece

@@ -89,10 +89,11 @@ def _has_work(tx: Tx) -> bool:
 
 
 async def sweep(here: Context) -> None:
-    """Remove what is past its time: expired files, old idempotency keys, bytes that a crash left nameless."""
+    """Remove what is past its time, and bytes that a crash left nameless."""
 
     def forget(tx: Tx) -> list[str]:
         idempotency.forget_old(tx)
+        tx.delete_expired("response")
         return tx.delete_expired("file")
 
     await uploads.sweep(here)
