@@ -20,6 +20,7 @@ from reconciler.world import Object, Platform
 if TYPE_CHECKING:  # the database library is only loaded by those who write
     from reconciler.journal import Journal
 
+REFUSED = 300.0  # seconds before one process asks again for what was refused
 WINDOW = 120.0  # seconds after which an object that was asked for and is not seen does not exist
 
 
@@ -39,10 +40,10 @@ class Failed(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """A request that a busy platform does not want to hear before `until` (unix seconds)."""
+    """A request that its platform does not want to hear again before `until` (unix seconds)."""
 
     until: float
-    why: str
+    end: Deferred | Failed
 
 
 class Doubt(StrEnum):
@@ -73,7 +74,7 @@ class Creator:
         """`token` is how often the claim had been taken before we looked and saw nothing."""
         rest = self.resting.get(wanted.fingerprint)
         if rest and rest.until > self.now():
-            return Deferred(rest.why, rest.until - self.now())
+            return rest.end
         idempotent = "idempotency" in self.platform.capabilities
         if open_intent and doubt(open_intent, idempotent, self.now()) is Doubt.WAIT:
             left = open_intent.opened_at + WINDOW - self.now()
@@ -100,12 +101,11 @@ class Creator:
             made = self.platform.create(ask.collection, ask.body, key=f"{wanted.fingerprint}.{intent.id}")
         except Rejected as error:
             self.journal.close_intent(intent, "rejected", self.now())
-            return Failed(str(error))
+            return self._rest(wanted, Failed(str(error)), REFUSED)
         except Busy as error:
             self.journal.close_intent(intent, "busy", self.now())
             pause = error.retry_after or 5.0
-            self.resting[wanted.fingerprint] = Rest(self.now() + pause, str(error))
-            return Deferred(str(error), pause)
+            return self._rest(wanted, Deferred(str(error), pause), pause)
         except Unreachable as error:
             self.journal.close_intent(intent, "unreachable", self.now())
             return Deferred(str(error), 2.0)
@@ -114,3 +114,7 @@ class Creator:
             return Deferred(f"{error}; looking whether it was made", 0.5)
         self.journal.close_intent(intent, "made", self.now(), made.get("id") or made.get("name"))
         return Made(made)
+
+    def _rest(self, wanted: Wanted, end: Deferred | Failed, pause: float) -> Deferred | Failed:
+        self.resting[wanted.fingerprint] = Rest(self.now() + pause, end)
+        return end

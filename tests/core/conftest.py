@@ -1,8 +1,11 @@
+import sys
 from pathlib import Path
 
 import pytest
 from core_base import Applier, Clock, write
 from memory_platform import MemoryPlatform
+
+sys.path.append(str(Path(__file__).parents[1] / "selfhosted"))  # the stand-ins for engine and trainer
 
 
 @pytest.fixture
