@@ -26,6 +26,12 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--allow-model-sources", action="store_true", help="let TCP callers register models")
     serve.add_argument(
+        "--embedding-model",
+        default="tiny-chat",
+        metavar="NAME",
+        help="the model whose embeddings `cosine` compares",
+    )
+    serve.add_argument(
         "--unsafe-graders",
         action="store_true",
         help="run python graders as plain processes of this user, without any isolation",

@@ -24,6 +24,7 @@ from reconciler.selfhosted import (
     chat,
     completions,
     context,
+    embeddings,
     evalruns,
     evals,
     files,
@@ -76,6 +77,7 @@ def all_routes() -> list[BaseRoute]:
         chat,
         completions,
         responses,
+        embeddings,
     )
     return [
         Route("/v1/reconciler", about, methods=["GET"]),

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, cast
 from starlette.requests import Request
 
 from reconciler.selfhosted.blobs import Blobs
-from reconciler.selfhosted.engine import Answer, Ask, EngineError
+from reconciler.selfhosted.engine import Answer, Ask, Embedding, EngineError, Text
 from reconciler.selfhosted.store import Store
 
 DEFAULT_PROJECT = "default"  # whose objects a caller without a key sees
@@ -28,6 +28,8 @@ class Engine(Protocol):
     async def generate(self, asks: Sequence[Ask]) -> list[Answer | EngineError]: ...
 
     def stream(self, ask: Ask) -> AsyncIterator[str | Answer]: ...
+
+    async def embed(self, model: str, texts: Sequence[Text]) -> list[Embedding]: ...
 
     async def close(self) -> None: ...
 
@@ -50,6 +52,7 @@ class Context:
     version: str = "0"
     organization: str = "local"  # goes into the names of tuned models
     model_sources: bool = False  # whether TCP callers may register folders as models
+    embedding_model: str = "tiny-chat"  # whose vectors the text similarity `cosine` compares
     unsafe_graders: bool = False  # whether python graders run without isolation where there is none
     trainer: tuple[str, ...] = ()  # the command that trains; the job folder is added to it
     jobs_at_once: int = 1

@@ -58,7 +58,7 @@ def eval_problems(body: Mapping[str, Any]) -> list[Problem]:
             continue
         problems += [
             Problem(where, sentence)
-            for sentence in grading.check(grader, allow_multi=False, require_threshold=True)
+            for sentence in grading.check(grader, allow_multi=False, require_threshold=True, embeddings=True)
         ]
     return problems
 
@@ -181,5 +181,10 @@ def stored_criteria(criteria: Sequence[Mapping[str, Any]], ids: Sequence[UUID]) 
 
 
 def models_of(criteria: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the judges that these criteria ask. Pure."""
+    """The names of the judges that these criteria ask, embeddings left out. Pure."""
     return sorted({grader["model"] for grader in criteria if grader["type"] in JUDGED})
+
+
+def compares_embeddings(criteria: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one of these criteria needs embeddings. Pure."""
+    return any(grader.get("evaluation_metric") == "cosine" for grader in criteria)

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from reconciler.selfhosted import context, evalbody, evals, idempotency, runbook, runner, wire
 from reconciler.selfhosted.blobs import Blobs
+from reconciler.selfhosted.judging import EMBEDDING
 from reconciler.selfhosted.sampling import served
 from reconciler.selfhosted.store import Page, Record, Row, Tx
 from reconciler.selfhosted.wire import Answer
@@ -37,7 +38,7 @@ async def create(request: Request) -> Response:
 
     def keep(tx: Tx) -> Answer:
         parent = evals.existing(tx, project, request.path_params["eval"])
-        models = _models(tx, project, parent.wire(), source)
+        models = _models(tx, project, parent.wire(), source, here.embedding_model)
         if content is None and tx.get(project, "file", source["source"]["id"]) is None:
             raise wire.missing("File", source["source"]["id"])
         made = _queued(request, run_id, body, models.get(source.get("model", ""), ""), here.seconds())
@@ -67,12 +68,17 @@ async def create(request: Request) -> Response:
     return response
 
 
-def _models(tx: Tx, project: str, parent: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, str]:
+def _models(
+    tx: Tx, project: str, parent: Mapping[str, Any], source: Mapping[str, Any], embedding_model: str
+) -> dict[str, str]:
     """Every model that the run will ask: the name in use, the concrete name. Raises a 404 for none."""
     names = evalbody.models_of(parent["testing_criteria"])
     if source["type"] == "completions":
         names.append(source["model"])
-    return {name: served(tx, project, name).id for name in names}
+    models = {name: served(tx, project, name).id for name in names}
+    if evalbody.compares_embeddings(parent["testing_criteria"]):
+        models[EMBEDDING] = served(tx, project, embedding_model).id
+    return models
 
 
 def _queued(request: Request, run_id: str, body: Mapping[str, Any], model: str, now: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ async def create(request: Request) -> Response:
     refuse(evalbody.eval_problems(body))
     criteria = body["testing_criteria"]
     places = [f"testing_criteria[{position}]" for position in range(len(criteria))]
-    await graderapi.refuse_sources(request, criteria, places)
+    await graderapi.refuse_unable(request, criteria, places)
     made: dict[str, Any] = {
         "id": wire.new_id("eval_"),
         "object": "eval",

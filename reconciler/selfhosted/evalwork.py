@@ -107,7 +107,7 @@ class Work:
         try:
             grades = await asyncio.gather(
                 *(
-                    grading.grade(of, outcome.row.item, outcome.namespace, judge=judge, sandbox=self.sandbox)
+                    self._grade(of, outcome, judge)
                     for outcome in outcomes
                     if outcome.fault is None
                     for of in self.claim.criteria
@@ -125,6 +125,18 @@ class Work:
         statuses = list(map(evalitems.status_of, outcomes, results))
         items = list(map(partial(self._item, now), outcomes, results, statuses))
         return Chunk(items, evalitems.tally(statuses, results, self._usage(outcomes, judge)))
+
+    async def _grade(
+        self, criterion: Mapping[str, Any], outcome: Outcome, judge: BatchJudge
+    ) -> grading.Grade:
+        return await grading.grade(
+            criterion,
+            outcome.row.item,
+            outcome.namespace,
+            judge=judge,
+            sandbox=self.sandbox,
+            embedder=judge,
+        )
 
     def _usage(self, outcomes: Sequence[Outcome], judge: BatchJudge) -> Mapping[str, Usage]:
         usage = dict(judge.usage)

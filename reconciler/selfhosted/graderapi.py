@@ -18,6 +18,7 @@ from reconciler.selfhosted import context, evalbody, grading, runner, wire
 from reconciler.selfhosted.grading.grader import members
 from reconciler.selfhosted.judging import BatchJudge
 from reconciler.selfhosted.sampling import served
+from reconciler.selfhosted.wire import WireError
 
 TYPES = ("string_check", "text_similarity", "python", "score_model", "multi")
 
@@ -58,16 +59,23 @@ async def run(request: Request) -> Response:
 async def accept(request: Request, grader: Any, param: str) -> list[str]:
     """Refuse a grader that cannot give a reward here; else the names of the models that it asks."""
     parts = [_checked(grader, param), *_members(grader)]
-    await refuse_sources(request, parts, [param] * len(parts))
+    await refuse_unable(request, parts, [param] * len(parts))
     return evalbody.models_of(parts)
 
 
-async def refuse_sources(
+async def refuse_unable(
     request: Request, graders: Sequence[Mapping[str, Any]], params: Sequence[str]
 ) -> None:
-    """Refuse python graders that can never run here: a syntax error, or no sandbox to run them in."""
-    sandbox = runner.of(request).sandbox
+    """Refuse graders that can never run here: a syntax error, no sandbox, or no model that embeds."""
+    here, sandbox = context.of(request), runner.of(request).sandbox
     for grader, param in zip(graders, params, strict=True):
+        if evalbody.compares_embeddings([grader]):
+            find = partial(served, project=context.project(request), name=here.embedding_model)
+            try:
+                await here.store.read(find)
+            except WireError as missing:
+                sentence = f"{param}: cosine needs an embedding model: {missing.message}"
+                raise wire.bad(sentence, param, "invalid_grader") from missing
         if grader["type"] == "python" and (problem := await sandbox.check(grader["source"])) is not None:
             raise wire.bad(f"{param}: {problem}", param, "invalid_grader")
 

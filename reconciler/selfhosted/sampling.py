@@ -13,7 +13,7 @@ from typing import Any
 
 from reconciler.selfhosted import models
 from reconciler.selfhosted.context import Engine
-from reconciler.selfhosted.engine.values import Answer, Ask, EngineError
+from reconciler.selfhosted.engine.values import Answer, Ask, Embedding, EngineError, Text
 from reconciler.selfhosted.store import Tx
 
 DEFAULT_MAX_TOKENS = 2048  # what OpenAI's eval items show when nothing was asked for
@@ -72,6 +72,10 @@ class Sampler:
         """Answers in the order of the asks; one list is one deterministic batch."""
         await self._engine.load(model.path)
         return await self._engine.generate(asks)
+
+    async def embed(self, model: Served, texts: Sequence[Text]) -> list[Embedding]:
+        """One vector of unit length per text."""
+        return await self._engine.embed(model.path, texts)
 
     def stream(self, ask: Ask) -> AsyncIterator[str | Answer]:
         """Text as it comes, then the whole answer; shares batches with other streams."""

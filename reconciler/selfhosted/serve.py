@@ -61,6 +61,7 @@ def serve(asked: argparse.Namespace, engine: context.Engine | None = None) -> in
             version=importlib.metadata.version("reconciler"),
             organization=asked.organization,
             model_sources=asked.allow_model_sources,
+            embedding_model=asked.embedding_model,
             unsafe_graders=asked.unsafe_graders,
             trainer=tuple(shlex.split(asked.trainer)) if asked.trainer else TRAINER,
             jobs_at_once=asked.jobs,

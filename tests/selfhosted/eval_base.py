@@ -24,7 +24,7 @@ from openai import OpenAI
 from reconciler.selfhosted import app, auth, models
 from reconciler.selfhosted.blobs import Blobs
 from reconciler.selfhosted.context import Context
-from reconciler.selfhosted.engine import Answer, Ask, EngineError
+from reconciler.selfhosted.engine import Answer, Ask, Embedding, EngineError, Text
 from reconciler.selfhosted.store import SHARED, Store, Tx
 
 ENDED = ("completed", "failed", "canceled")
@@ -34,11 +34,18 @@ def echo(ask: Ask) -> str:
     return str(ask.messages[-1]["content"])
 
 
+def direction(text: Text) -> list[float]:
+    """Texts that begin alike look the same way; a right angle for every other letter."""
+    first = text[0] if isinstance(text, str) else chr(97 + text[0])
+    return [float(letter == first) for letter in "abcdefgh"]
+
+
 class FakeEngine:
     """Answers at once with what `says` makes of an ask; remembers every batch and what was left unfinished."""
 
     def __init__(self, says: Callable[[Ask], str | EngineError] = echo) -> None:
         self.says = says
+        self.embedded: list[list[Text]] = []
         self.batches: list[list[Ask]] = []
         self.left: list[Ask] = []
         self.was_left = threading.Event()
@@ -69,6 +76,13 @@ class FakeEngine:
                 await self._stick(ask)
             yield word if number == 0 else " " + word
         yield answer
+
+    async def embed(self, model: str, texts: Sequence[Text]) -> list[Embedding]:
+        self.embedded.append(list(texts))
+        for text in texts:
+            if text == "too long":
+                raise EngineError("context_length_exceeded", "a text is too long")
+        return [Embedding(direction(text), len(text)) for text in texts]
 
     async def close(self) -> None:
         pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from reconciler.selfhosted.engine import Answer, Ask, EngineError
+from reconciler.selfhosted.engine import Answer, Ask, Embedding, EngineError, Text
 
 
 class StubEngine:
@@ -21,6 +21,9 @@ class StubEngine:
     async def stream(self, ask: Ask) -> AsyncIterator[str | Answer]:
         yield "hello"
         yield Answer("hello", "stop", None, 1, 1, None)
+
+    async def embed(self, model: str, texts: Sequence[Text]) -> list[Embedding]:
+        return [Embedding([1.0, 0.0], 1) for _ in texts]
 
     async def close(self) -> None:
         return None

@@ -6,6 +6,6 @@ prompt, grammar) is imported by the engine process only, on its model thread.
 """
 
 from reconciler.selfhosted.engine.client import Engine
-from reconciler.selfhosted.engine.values import Answer, Ask, EngineError
+from reconciler.selfhosted.engine.values import Answer, Ask, Embedding, EngineError, Text
 
-__all__ = ["Answer", "Ask", "Engine", "EngineError"]
+__all__ = ["Answer", "Ask", "Embedding", "Engine", "EngineError", "Text"]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from reconciler.selfhosted.engine import wire
 from reconciler.selfhosted.engine.connection import Connection, Lost, Numbered
-from reconciler.selfhosted.engine.values import Answer, Ask, EngineError
+from reconciler.selfhosted.engine.values import Answer, Ask, Embedding, EngineError, Text
 
 LONGEST_SOCKET_PATH = 107  # bytes; sun_path in unix(7)
 
@@ -85,6 +85,13 @@ class Engine:
         listed = list(asks)
         done = await self._final(lambda call: wire.Generate(call, listed))
         return [_result(outcome) for outcome in done.outcomes]
+
+    async def embed(self, model: str, texts: Sequence[Text]) -> list[Embedding]:
+        """One vector per text, in their order; raises `EngineError` when one of them cannot be embedded."""
+        if not texts:
+            return []
+        listed = list(texts)
+        return (await self._final(lambda call: wire.Embed(call, model, listed))).embeddings
 
     async def answer(self, ask: Ask) -> Answer:
         """One answer, in a batch shared with whatever else is asked at the time."""

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from reconciler.selfhosted.engine import wire
 from reconciler.selfhosted.engine.batch import Batch
+from reconciler.selfhosted.engine.embedding import Embedder
 from reconciler.selfhosted.engine.front import Command, Key, Message
 from reconciler.selfhosted.engine.row import Row
 from reconciler.selfhosted.engine.shelf import Shelf
@@ -66,6 +67,7 @@ class Scheduler:
         self._shelf = Shelf(memory)
         self._shared: dict[str, Batch] = {}
         self._units: deque[Unit] = deque()
+        self._embedders: deque[Embedder] = deque()
         self._out: list[Message] = []
 
     def run(self) -> None:
@@ -75,13 +77,14 @@ class Scheduler:
                 self._listen()
                 self._forward_shared()
                 self._forward_unit()
+                self._forward_embedder()
                 if self._out:
                     self._post(self._out)
                     self._out = []
 
     def _listen(self) -> None:
         """Take all commands there are; wait for one when there is nothing else to do."""
-        idle = not self._shared and not self._units
+        idle = not self._shared and not self._units and not self._embedders
         try:
             while True:
                 self._obey(self._inbox.get(block=idle))
@@ -104,6 +107,9 @@ class Scheduler:
                     self._join(key, ask)
                 case wire.Generate(asks=asks):
                     self._units.append(Unit(key, asks))
+                case wire.Embed(model=model, texts=texts):
+                    served = self._shelf.get(model, self._busy())
+                    self._embedders.append(Embedder(key, model, served, texts))
         except EngineError as error:
             self._say(key, wire.Failed(key.call, _failure(error)))
 
@@ -117,10 +123,12 @@ class Scheduler:
             batch.cancel(gone)
         self._shared = {model: batch for model, batch in self._shared.items() if batch}
         self._units = deque(unit for unit in self._units if not gone(unit.key))
+        self._embedders = deque(one for one in self._embedders if not gone(one.key))
 
     def _busy(self) -> set[str]:
         """Models that something is running on."""
-        return set(self._shared) | {model for unit in self._units for model in unit.batches}
+        generating = set(self._shared) | {model for unit in self._units for model in unit.batches}
+        return generating | {one.model for one in self._embedders}
 
     def _forward_shared(self) -> None:
         for model, batch in list(self._shared.items()):
@@ -147,6 +155,25 @@ class Scheduler:
         if unit.done:
             self._units.popleft()
             self._say(unit.key, wire.Done(unit.key.call, [outcome for outcome in unit.outcomes if outcome]))
+
+    def _forward_embedder(self) -> None:
+        if not self._embedders:
+            return
+        one = self._embedders[0]
+        try:
+            one.step()
+        # whatever a model's forward pass raises, memory included, it ends this call and not the engine
+        except Exception as error:
+            log.exception("embedding.failed")
+            self._embedders.popleft()
+            failure = EngineError(
+                "engine_failed", f"the embedding failed in the model: {type(error).__name__}"
+            )
+            self._say(one.key, wire.Failed(one.key.call, _failure(failure)))
+            return
+        if not one:
+            self._embedders.popleft()
+            self._say(one.key, wire.Done(one.key.call, embeddings=one.done))
 
     def _feed(self, unit: Unit) -> None:
         """Make a row of the unit's next ask."""

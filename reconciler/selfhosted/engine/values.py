@@ -37,6 +37,17 @@ class Answer:
     logprobs: list[dict[str, Any]] | None  # as in OpenAI's `choices[].logprobs.content`
 
 
+Text = str | list[int]  # what is embedded: a text, or the tokens of one
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A text as a vector of unit length, and how many tokens it had."""
+
+    vector: list[float]
+    tokens: int
+
+
 class EngineError(Exception):
     """
     Why an ask has no answer; the engine itself goes on.

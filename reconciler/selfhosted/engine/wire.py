@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from reconciler.selfhosted.engine.values import Answer, Ask, EngineError
+from reconciler.selfhosted.engine.values import Answer, Ask, Embedding, EngineError, Text
 
 LONGEST_FRAME = 1 << 30  # a length beyond this is not ours
 _LENGTH = struct.Struct(">I")
@@ -33,6 +33,12 @@ class Generate(msgspec.Struct, tag="generate", frozen=True):
 class Stream(msgspec.Struct, tag="stream", frozen=True):
     call: int
     ask: Ask
+
+
+class Embed(msgspec.Struct, tag="embed", frozen=True):
+    call: int
+    model: str
+    texts: list[Text]
 
 
 class Cancel(msgspec.Struct, tag="cancel", frozen=True):
@@ -60,10 +66,11 @@ class Delta(msgspec.Struct, tag="delta", frozen=True):
 
 
 class Done(msgspec.Struct, tag="done", frozen=True):
-    """The last message of a call: no outcomes for `load`, one for `stream`, one per ask for `generate`."""
+    """The last message of a call: nothing for `load`, one outcome per ask, one embedding per text."""
 
     call: int
     outcomes: list[Outcome] = []
+    embeddings: list[Embedding] = []
 
 
 class Failed(msgspec.Struct, tag="failed", frozen=True):
@@ -73,7 +80,7 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
     failure: Failure
 
 
-Request = Load | Generate | Stream | Cancel
+Request = Load | Generate | Stream | Embed | Cancel
 Reply = Delta | Done | Failed
 
 requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

@@ -7,12 +7,13 @@ formulas have small parsers of their own, and `python` graders run in the `Sandb
 """
 
 from .checking import check
-from .grader import grade
-from .grades import Grade, Judge, JudgeAnswer, JudgeFailed
+from .grader import grade, members
+from .grades import Embedder, Grade, Judge, JudgeAnswer, JudgeFailed
 from .sandbox import GraderFailed, Limits, Sandbox
 from .template import UnknownVariable, render, render_messages, sample_of
 
 __all__ = [
+    "Embedder",
     "Grade",
     "GraderFailed",
     "Judge",
@@ -23,6 +24,7 @@ __all__ = [
     "UnknownVariable",
     "check",
     "grade",
+    "members",
     "render",
     "render_messages",
     "sample_of",

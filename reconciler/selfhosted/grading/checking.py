@@ -15,7 +15,7 @@ from typing import Any
 
 from . import formula
 from .grader import members
-from .similarity import METRICS
+from .similarity import COSINE, METRICS
 from .template import UnknownVariable, variables
 
 MAX_SOURCE_BYTES = 256_000
@@ -40,12 +40,18 @@ _MAY: dict[str, tuple[str, ...]] = {
 }
 
 
-def check(grader: Mapping[str, Any], *, allow_multi: bool, require_threshold: bool) -> list[str]:
-    """Every problem of a grader; [] when it can be used. Evals require a threshold of text_similarity."""
-    return list(_problems(grader, allow_multi, require_threshold))
+def check(
+    grader: Mapping[str, Any], *, allow_multi: bool, require_threshold: bool, embeddings: bool = False
+) -> list[str]:
+    """
+    Every problem of a grader; [] when it can be used.
+
+    Evals require a threshold of text_similarity; its metric cosine is there where `embeddings` are.
+    """
+    return list(_problems(grader, allow_multi, require_threshold, embeddings))
 
 
-def _problems(grader: Any, allow_multi: bool, require_threshold: bool) -> Iterator[str]:
+def _problems(grader: Any, allow_multi: bool, require_threshold: bool, embeddings: bool) -> Iterator[str]:
     if not isinstance(grader, Mapping):
         yield f"a grader is an object with a type, not {_a(grader)}"
         return
@@ -56,7 +62,12 @@ def _problems(grader: Any, allow_multi: bool, require_threshold: bool) -> Iterat
         return
     yield from _fields(grader, kind)
     yield from _threshold(grader, kind, require_threshold)
-    yield from _CHECKS[kind](grader)
+    if kind == "multi":
+        yield from _multi(grader, embeddings)
+    elif kind == "text_similarity":
+        yield from _text_similarity(grader, embeddings)
+    else:
+        yield from _CHECKS[kind](grader)
 
 
 def _fields(grader: Mapping[str, Any], kind: str) -> Iterator[str]:
@@ -102,13 +113,13 @@ def _string_check(grader: Mapping[str, Any]) -> Iterator[str]:
     yield from _one_of(grader, "operation", OPERATIONS)
 
 
-def _text_similarity(grader: Mapping[str, Any]) -> Iterator[str]:
+def _text_similarity(grader: Mapping[str, Any], embeddings: bool) -> Iterator[str]:
     yield from _texts(grader)
-    if grader.get("evaluation_metric") == "cosine":
+    if grader.get("evaluation_metric") == COSINE and not embeddings:
         known = ", ".join(METRICS)
-        yield f"evaluation_metric cosine needs embeddings, which are not served here; use one of {known}"
+        yield f"evaluation_metric cosine needs embeddings, which only evals have; use one of {known}"
     else:
-        yield from _one_of(grader, "evaluation_metric", METRICS)
+        yield from _one_of(grader, "evaluation_metric", (*METRICS, COSINE) if embeddings else METRICS)
 
 
 def _score_model(grader: Mapping[str, Any]) -> Iterator[str]:
@@ -215,7 +226,7 @@ def _python(grader: Mapping[str, Any]) -> Iterator[str]:
         yield "source must define grade(sample, item), which returns a number"
 
 
-def _multi(grader: Mapping[str, Any]) -> Iterator[str]:
+def _multi(grader: Mapping[str, Any], embeddings: bool) -> Iterator[str]:
     graders, text = grader.get("graders"), grader.get("calculate_output")
     if graders is None:
         return
@@ -227,7 +238,7 @@ def _multi(grader: Mapping[str, Any]) -> Iterator[str]:
         yield "graders must be a map of names to graders; one of them is not an object"
         return
     for name, part in parts.items():
-        for problem in _problems({"name": name, **part}, False, False):
+        for problem in _problems({"name": name, **part}, False, False, embeddings):
             yield f"graders.{name}: {problem}"
     if text is not None:
         yield from _formula(text, set(parts))
@@ -272,9 +283,7 @@ def _a(value: Any) -> str:
 
 _CHECKS: dict[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
     "string_check": _string_check,
-    "text_similarity": _text_similarity,
     "score_model": _score_model,
     "label_model": _label_model,
     "python": _python,
-    "multi": _multi,
 }

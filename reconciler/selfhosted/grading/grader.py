@@ -7,16 +7,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import formula
-from .grades import CannotGrade, Flag, Grade, Judge, Problem, Scored, grade_of
+from .grades import CannotGrade, Embedder, Flag, Grade, Judge, JudgeFailed, Problem, Scored, grade_of
 from .judging import label_model, score_model
 from .sandbox import GraderFailed, Sandbox
-from .similarity import METRICS, TooLong, similarity
+from .similarity import COSINE, METRICS, TooLong, similarity
 from .template import UnknownVariable, render
 
 _WRITTEN_BY_THE_MODEL = ("sample.output_json", "sample.output_tools", "sample.choices")
+
+
+class Means(NamedTuple):
+    """What graders may use besides the item and the sample."""
+
+    judge: Judge
+    sandbox: Sandbox
+    embedder: Embedder | None
 
 
 async def grade(
@@ -26,10 +34,11 @@ async def grade(
     *,
     judge: Judge,
     sandbox: Sandbox,
+    embedder: Embedder | None = None,
 ) -> Grade:
     """The grade of one sample, by a grader in which `check` found nothing wrong. Never raises for an item."""
     started = time.perf_counter()
-    scored = await _scored(grader, item, sample, judge, sandbox)
+    scored = await _scored(grader, item, sample, Means(judge, sandbox, embedder))
     return grade_of(grader, scored, time.perf_counter() - started)
 
 
@@ -37,23 +46,22 @@ async def _scored(
     grader: Mapping[str, Any],
     item: Mapping[str, Any],
     sample: Mapping[str, Any],
-    judge: Judge,
-    sandbox: Sandbox,
+    means: Means,
 ) -> Scored:
     try:
         match grader["type"]:
             case "string_check":
                 return _string_check(grader, item, sample)
             case "text_similarity":
-                return await _text_similarity(grader, item, sample)
+                return await _text_similarity(grader, item, sample, means.embedder)
             case "score_model":
-                return await score_model(grader, item, sample, judge)
+                return await score_model(grader, item, sample, means.judge)
             case "label_model":
-                return await label_model(grader, item, sample, judge)
+                return await label_model(grader, item, sample, means.judge)
             case "python":
-                return await _python(grader, item, sample, sandbox)
+                return await _python(grader, item, sample, means.sandbox)
             case "multi":
-                return await _multi(grader, item, sample, judge, sandbox)
+                return await _multi(grader, item, sample, means)
         raise CannotGrade("other_error", f"there is no grader of type {grader['type']}")
     except UnknownVariable as unknown:
         return Scored(0.0, (_unknown(unknown, sample),))
@@ -87,16 +95,31 @@ def _string_check(grader: Mapping[str, Any], item: Mapping[str, Any], sample: Ma
 
 
 async def _text_similarity(
-    grader: Mapping[str, Any], item: Mapping[str, Any], sample: Mapping[str, Any]
+    grader: Mapping[str, Any], item: Mapping[str, Any], sample: Mapping[str, Any], embedder: Embedder | None
 ) -> Scored:
     metric = grader["evaluation_metric"]
-    if metric not in METRICS:
+    if metric not in (*METRICS, COSINE):
         raise CannotGrade("other_error", f"there is no text_similarity metric {metric}")
     text, reference = render(grader["input"], item, sample), render(grader["reference"], item, sample)
+    if metric == COSINE:
+        return Scored(await _cosine(text, reference, embedder))
     try:  # in a thread: the first use imports a library, and long texts take a while
         return Scored(await asyncio.to_thread(similarity, metric, text, reference))
     except TooLong as too_long:
         raise CannotGrade("other_error", str(too_long)) from too_long
+
+
+async def _cosine(text: str, reference: str, embedder: Embedder | None) -> float:
+    """The cosine of the angle between two embeddings, within [0, 1]; an empty text is like no other."""
+    if embedder is None:
+        raise CannotGrade("other_error", "cosine needs embeddings, and there are none here")
+    if not text or not reference:
+        return 1.0 if text == reference else 0.0
+    try:
+        ours, theirs = await embedder.embed([text, reference])
+    except JudgeFailed as failed:
+        raise CannotGrade("other_error", f"the texts could not be embedded: {failed}") from failed
+    return min(1.0, max(0.0, sum(a * b for a, b in zip(ours, theirs, strict=True))))
 
 
 async def _python(
@@ -114,12 +137,11 @@ async def _multi(
     grader: Mapping[str, Any],
     item: Mapping[str, Any],
     sample: Mapping[str, Any],
-    judge: Judge,
-    sandbox: Sandbox,
+    means: Means,
 ) -> Scored:
     """The formula over the members' scores; a member that failed counts 0 and its error is kept."""
     parts = members(grader["graders"])
-    results = await asyncio.gather(*(_scored(part, item, sample, judge, sandbox) for part in parts.values()))
+    results = await asyncio.gather(*(_scored(part, item, sample, means) for part in parts.values()))
     scores = {name: result.score for name, result in zip(parts, results, strict=True)}
     problems = tuple(
         Problem(problem.flag, f"{name}: {problem.text}")

@@ -7,7 +7,7 @@ it never raises out of `grade`. Errors of one item therefore stay with that item
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -57,6 +57,12 @@ class Judge(Protocol):
         response_format: dict[str, Any] | None,
         sampling: dict[str, Any],
     ) -> JudgeAnswer: ...
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors of unit length. Raises JudgeFailed."""
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]: ...
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ METRICS = (
 )
 
 
+COSINE = "cosine"  # needs embeddings, so it is computed where they are
+
+
 class TooLong(Exception):
     """The texts are longer than a metric can compare in reasonable time."""
 
