@@ -182,11 +182,6 @@ def _ended(status: str) -> str:
 
 
 def _check_supported(wanted: Wanted) -> None:
-    if wanted.method is not None and wanted.method.type == "reinforcement":
-        sentence = (
-            "the method 'reinforcement' is not supported by this platform yet; use 'supervised' or 'dpo'"
-        )
-        raise wire.bad(sentence, "method.type", "unsupported_method")
     if wanted.integrations:
         kind = str(wanted.integrations[0].get("type"))[:40]
         raise wire.bad(f"the integration {kind!r} is not supported; leave integrations out", "integrations")

@@ -48,10 +48,23 @@ class Plan:
         }
 
 
-def plan(asked: Hyperparameters, rows: int, usual_batch: int, longest: int, tokens_in_memory: int) -> Plan:
-    """The steps of a job over `rows` examples, the longest of which has `longest` tokens."""
+def plan(
+    asked: Hyperparameters,
+    rows: int,
+    usual_batch: int,
+    longest: int,
+    tokens_in_memory: int,
+    *,
+    whole_batches: bool = False,
+) -> Plan:
+    """
+    The steps of a job over `rows` examples, the longest of which has `longest` tokens.
+
+    With `whole_batches` the rows that do not fill a batch wait for another epoch.
+    """
     n_epochs = _epochs(rows) if asked.n_epochs == "auto" else asked.n_epochs
     batch = _batch(rows, usual_batch) if asked.batch_size == "auto" else asked.batch_size
+    batch = min(batch, rows) if whole_batches else batch
     multiplier = asked.learning_rate_multiplier
     micro = max(
         d for d in range(1, batch + 1) if batch % d == 0 and (d == 1 or d * longest <= tokens_in_memory)
@@ -61,7 +74,7 @@ def plan(asked: Hyperparameters, rows: int, usual_batch: int, longest: int, toke
         batch_size=batch,
         learning_rate_multiplier=1.0 if multiplier == "auto" else multiplier,
         micro_batch=micro,
-        steps_per_epoch=ceil(rows / batch),
+        steps_per_epoch=rows // batch if whole_batches else ceil(rows / batch),
     )
 
 

@@ -107,6 +107,10 @@ class JobFolder:
         for older in epochs[:-MODELS_KEPT]:
             _remove(self.step("models", older))
 
+    def drop_models(self, steps: set[int]) -> None:
+        for step in steps & _steps(self.root / "models"):
+            _remove(self.step("models", step))
+
     def finish_model(self, step: int) -> None:
         """The model of the last step is the job's model."""
         if not self.model.exists():

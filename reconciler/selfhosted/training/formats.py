@@ -18,7 +18,12 @@ NOT_PREFERRED = ("non_preferred_output", "non_preferred_completion")
 
 def check_for(method: job.Method) -> Callable[[Any], None]:
     """The check of the rows that this method learns from."""
-    return check_preference if isinstance(method, job.PreferenceMethod) else rows.check_chat
+    match method:
+        case job.PreferenceMethod():
+            return check_preference
+        case job.ReinforcementMethod():
+            return check_reinforcement
+    return rows.check_chat
 
 
 def check_preference(row: Any) -> None:
@@ -36,6 +41,18 @@ def check_preference(row: Any) -> None:
         _check_output(row, names)
     if one_of(row, PREFERRED) == one_of(row, NOT_PREFERRED):
         raise Problem("prefers an answer to itself; there is nothing to learn from it")
+
+
+def check_reinforcement(row: Any) -> None:
+    """A prompt that ends with the user; whatever else the row holds is for its grader."""
+    if not isinstance(row, dict):
+        raise Problem("is not a JSON object")
+    if "messages" not in row:
+        raise Problem("has no messages; the method reinforcement needs a prompt that ends with the user")
+    rows.check_messages(row["messages"])
+    rows.check_tools(row)
+    if row["messages"][-1]["role"] != "user":
+        raise Problem("does not end with a message of the user; the answer is for the model to write")
 
 
 def one_of(row: Any, names: tuple[str, str]) -> Any:

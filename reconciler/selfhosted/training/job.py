@@ -5,7 +5,7 @@ What a job was asked to do: the shape of `job.json`, written by the supervisor a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -32,6 +32,19 @@ class Preference(BaseModel):
     hyperparameters: PreferenceHyperparameters = PreferenceHyperparameters()
 
 
+class ReinforcementHyperparameters(Hyperparameters):
+    reasoning_effort: Literal["default", "low", "medium", "high"] = "default"
+    compute_multiplier: Annotated[float, Field(gt=0.00001, le=10)] | Auto = "auto"
+    eval_interval: Annotated[int, Field(ge=1)] | Auto = "auto"  # steps
+    eval_samples: Annotated[int, Field(ge=1)] | Auto = "auto"  # of every validation row
+
+
+class Reinforcement(BaseModel):
+    grader: dict[str, Any]
+    hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
+    response_format: dict[str, Any] | None = None
+
+
 class SupervisedMethod(BaseModel):
     type: Literal["supervised"]
     supervised: Supervised = Supervised()
@@ -42,7 +55,12 @@ class PreferenceMethod(BaseModel):
     dpo: Preference = Preference()
 
 
-Method = SupervisedMethod | PreferenceMethod
+class ReinforcementMethod(BaseModel):
+    type: Literal["reinforcement"]
+    reinforcement: Reinforcement
+
+
+Method = SupervisedMethod | PreferenceMethod | ReinforcementMethod
 
 
 class Lora(BaseModel):
@@ -72,6 +90,8 @@ class Job(BaseModel):
     method: Annotated[Method, Field(discriminator="type")]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     tuning: Annotated[Lora | Full, Field(discriminator="type")] = Lora()
+    judges: dict[str, Path] = {}  # the folder of every model that a grader asks, by the name it uses
+    unsafe_graders: bool = False  # whether python graders run without isolation where there is none
     threads: Annotated[int, Field(ge=1)] | None = None
     save_every_s: Annotated[float, Field(ge=0)] = 20.0  # between two resume states inside an epoch
 

@@ -6,18 +6,22 @@ from __future__ import annotations
 
 from reconciler.selfhosted.training import bases, settings
 from reconciler.selfhosted.training.folder import JobFolder, Story
-from reconciler.selfhosted.training.job import Job, PreferenceMethod, SupervisedMethod
+from reconciler.selfhosted.training.job import Job, PreferenceMethod, ReinforcementMethod, SupervisedMethod
 
 
 def train(folder: JobFolder, story: Story, job: Job, base: bases.Base) -> settings.Trained:
     """Train to the end, from the newest resume state. Raises Failure, or Stopped after a SIGTERM."""
     settings.quiet(job)
     match job.method:
-        case SupervisedMethod(supervised=asked):
+        case SupervisedMethod(supervised=wanted):
             from reconciler.selfhosted.training import supervised
 
-            return supervised.train(folder, story, job, base, asked.hyperparameters)
+            return supervised.train(folder, story, job, base, wanted.hyperparameters)
         case PreferenceMethod(dpo=asked):
             from reconciler.selfhosted.training import preference
 
             return preference.train(folder, story, job, base, asked.hyperparameters)
+        case ReinforcementMethod(reinforcement=asked):
+            from reconciler.selfhosted.training import reinforcement
+
+            return reinforcement.train(folder, story, job, base, asked)

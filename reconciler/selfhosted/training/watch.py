@@ -37,6 +37,12 @@ class Validation:
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Tells the job's story while the trainer trains."""
 
+    words = {
+        "train_loss": "training loss",
+        "valid_loss": "validation loss",
+        "full_valid_loss": "full validation loss",
+    }
+
     def __init__(
         self,
         folder: JobFolder,
@@ -94,8 +100,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         step = state.global_step
         self._losses.append(logs["loss"])
         self._refuse_divergence(step, logs)
-        ended = step % self._plan.steps_per_epoch == 0
-        self._tell(step, self._named("train", logs) | self._measured(step, whole=ended))
+        ended = self.ends(step)
+        self._tell(step, self.numbers(step, logs, ended))
         if ended:
             control.should_save = True
 
@@ -103,14 +109,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         began, step = time.monotonic(), state.global_step
-        if step % self._plan.steps_per_epoch == 0 or (self.stopping and self._folder.pausing.exists()):
+        if self.ends(step) or (self.stopping and self._folder.pausing.exists()):
             self._folder.keep_model(step, self._about)
             told = self._story.metrics[step]
-            self._story.checkpoint(
-                step, {key: told[key] for key in told if key not in ("eta_s", "total_steps")}
-            )
+            left = ("eta_s", "total_steps")
+            kept = {key: told[key] for key in told if key not in left and not isinstance(told[key], dict)}
+            self._story.checkpoint(step, kept)
             self._story.say(f"checkpoint-{step}", f"Checkpoint created at step {step}")
-            self._folder.drop_older_models(self._plan.steps_per_epoch)
+            self.drop_models(step)
         self._story.sync()
         self._folder.keep_resume_state(step)
         self._saved = time.monotonic()
@@ -121,6 +127,18 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if self.stopping and state.global_step < self._plan.total_steps:
             raise Stopped
+
+    def ends(self, step: int) -> bool:
+        """Whether this step ends a stretch of training, after which a model is kept."""
+        return step % self._plan.steps_per_epoch == 0
+
+    def numbers(self, step: int, logs: Mapping[str, float], ended: bool) -> dict[str, Any]:
+        """What is told of a step, in the contract's names."""
+        return self._named("train", logs) | self._measured(step, whole=ended)
+
+    def drop_models(self, step: int) -> None:
+        """Throw away the models that are not kept any longer."""
+        self._folder.drop_older_models(self._plan.steps_per_epoch)
 
     def _stop(self, *_: object) -> None:
         self.stopping = True
@@ -145,10 +163,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             measured |= self._named("full_valid", self.validation.whole())
         return measured
 
-    def _tell(self, step: int, told: dict[str, float]) -> None:
+    def _tell(self, step: int, told: dict[str, Any]) -> None:
         total = self._plan.total_steps
         pace = (time.monotonic() - self._started) / (step - self._first_step)
         data = {"step": step, **told, "total_steps": total, "eta_s": round(pace * (total - step), 1)}
-        words = {"train_loss": "training", "valid_loss": "validation", "full_valid_loss": "full validation"}
-        losses = ", ".join(f"{word} loss={told[key]:.2f}" for key, word in words.items() if key in told)
-        self._story.measure(f"Step {step}/{total}: {losses}", data)
+        said = ", ".join(f"{word}={told[key]:.2f}" for key, word in self.words.items() if key in told)
+        self._story.measure(f"Step {step}/{total}: {said}", data)

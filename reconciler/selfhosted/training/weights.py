@@ -37,8 +37,13 @@ def tokenizer(base: Base) -> PreTrainedTokenizerFast:
 
 def max_length(base: Base) -> int:
     """The longest example, in tokens: what the folder recommends, within what the model can read."""
+    return min(base.defaults.max_length, context(base))
+
+
+def context(base: Base) -> int:
+    """How many tokens the model can read; what the folder recommends where its config does not say."""
     config = AutoConfig.from_pretrained(base.weights, **_LOCAL).get_text_config()
-    return min(base.defaults.max_length, getattr(config, "max_position_embeddings", base.defaults.max_length))
+    return int(getattr(config, "max_position_embeddings", base.defaults.max_length))
 
 
 def model(base: Base, tuning: Lora | Full, seed: int) -> Any:
