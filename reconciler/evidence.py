@@ -128,7 +128,7 @@ class Finding:
 def weigh(case: Case) -> Finding:
     """What a case shows, with the p-values that decide it."""
     rule, candidate, baseline = case
-    sides = [candidate] if baseline is None else [candidate, baseline]
+    sides = [candidate, baseline] if rule.compares and baseline else [candidate]
     ids = sorted({i for side in sides for i in side.items}, key=lambda i: (len(i), i))
     n = max(len(ids), *(side.total for side in sides), 0)
     ids += [f"missing {index}" for index in range(n - len(ids))]

@@ -33,7 +33,7 @@ def _compared(rule: Rule, n: int, level: float, expected: Expectation) -> str:
         def chance(effect: float) -> float:
             return power.of_mean(n, rule.line, effect, expected.spread, level)
 
-        farthest = rule.line + 100 * expected.spread
+        farthest = rule.line + 10 * expected.spread
     else:
         assumed = f"if they differ on {expected.disagreement:.0%}"
 
@@ -57,7 +57,7 @@ def _alone(rule: Rule, n: int, level: float, expected: Expectation) -> str:
         def chance(rate: float) -> float:
             return power.of_mean(n, sign * rule.value, sign * rate, expected.spread, level)
 
-        farthest = rule.value + sign * 100 * expected.spread
+        farthest = rule.value + sign * 10 * expected.spread
     else:
 
         def chance(rate: float) -> float:

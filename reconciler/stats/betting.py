@@ -3,7 +3,7 @@ Verdicts that hold however often one looks: a gambler who bets against the line.
 
 If the truth is at or below the line, no strategy is expected to win, and by Ville's inequality the chance
 that the capital ever grows a-fold is at most 1 / a, at any time and at all times together. So an eval may
-grow, and be looked at after every item, at the price of about 1.4 times wider intervals.
+grow, and be looked at after every item, at the price of intervals about a third wider.
 Waudby-Smith and Ramdas (2024), Estimating means of bounded random variables by betting, JRSS B 86:1,
 with their diversified bets: the capital is spread over constant stakes.
 """

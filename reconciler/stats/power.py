@@ -56,7 +56,7 @@ def detectable(power_at: Callable[[float], float], low: float, high: float) -> f
     """The smallest effect between low and high that is shown with USUAL power; None where none is."""
     if power_at(high) < USUAL:
         return None
-    for _ in range(14):
+    for _ in range(20):
         middle = (low + high) / 2
         low, high = (middle, high) if power_at(middle) < USUAL else (low, middle)
     return high
@@ -64,7 +64,7 @@ def detectable(power_at: Callable[[float], float], low: float, high: float) -> f
 
 def anytime(level: float) -> float:
     """The fixed-size level that costs about as much as betting at this one."""
-    return 1 - NORMAL.cdf(math.sqrt(2 * math.log(1 / level)) + 0.5)
+    return 1 - NORMAL.cdf(math.sqrt(2 * math.log(1 / level)) + 0.2)
 
 
 @cache
