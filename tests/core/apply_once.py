@@ -7,6 +7,7 @@ there was answered, before anybody could write that down.
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def main(root: Path, url: str, at: str | None = None) -> None:
     sys.stdin.readline()
     while not applier.once().settled:
         applier.clock.at += 1
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
