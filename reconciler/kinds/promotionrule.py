@@ -5,32 +5,24 @@ A rule's fingerprint holds its gates and the fingerprints of the runs they rest 
 carries it is settled, and one that does not is judged again from results that already exist.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from msgspec.structs import replace
-
-from reconciler import fingerprint, foresight, gates, lineage, promotion, release
+from reconciler import foresight, gates
 from reconciler.errors import Problem
 from reconciler.evidence import BOUNDS, Case, Measured, Rule, measured
 from reconciler.gates import Judgement, Trial, Verdict
 from reconciler.kind import Action, Ask, Decision, Kind, Needs, Observed, Seen, Stamp, State
 from reconciler.kinds.eval import CLUSTER
 from reconciler.kinds.grader import model_name
-from reconciler.kinds.model import ModelSpec
-from reconciler.promotion import Policy, Tried
-from reconciler.release import Channel
-from reconciler.resource import COSMETIC, Address, Desired, Need, Ref, Spec, Wanted
+from reconciler.resource import COSMETIC, Address, Desired, Ref, Spec, Wanted
 from reconciler.stats import proportions
 from reconciler.world import Object, Platform
 
 GRADER = Ref("Grader", or_text=True)
-INCUMBENT = "incumbent"
 Subject = Annotated[str, Ref("Model", "FineTuneJob")]
-Baseline = Annotated[str, Ref("Model", "FineTuneJob", words=(INCUMBENT,))]
 
 
 class Expected(Spec):
@@ -117,11 +109,7 @@ class PromotionRuleSpec(Spec):
         pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$", description="the name applications call"
     )
     candidates: list[Subject] = Field(min_length=1, description="the first that passes wins")
-    baseline: Baseline | None = Field(
-        None,
-        description="what improves_by and not_worse_than compare with: a subject, or `incumbent`, "
-        "which is what the channel leads to when the rule is judged",
-    )
+    baseline: Subject | None = Field(None, description="what improves_by and not_worse_than compare with")
     gates: list[Gate] = Field(min_length=1)
     confidence: float = Field(
         0.95, gt=0.5, lt=1, description="two-sided; half of the rest is the chance to promote wrongly"
@@ -132,17 +120,6 @@ class PromotionRuleSpec(Spec):
     anytime: bool = Field(
         False,
         description="verdicts hold however often the evals grow and are looked at; takes nearly twice the items",
-    )
-    approval: Annotated[Literal["automatic", "manual"], COSMETIC] = "automatic"
-    approved_fingerprint: Annotated[str | None, COSMETIC] = Field(
-        None, description="what a person approves, as the plan says it; or use `reconciler approve`"
-    )
-    approved_by: Annotated[str | None, COSMETIC] = Field(None, description="who does, for the record")
-    on_drift: Annotated[Literal["report", "restore"], COSMETIC] = Field(
-        "report", description="what to do about a release file that somebody edited"
-    )
-    rollback: Annotated[Literal["automatic", "manual"], COSMETIC] = Field(
-        "manual", description="whether the release before comes back when what stands fails its gates later"
     )
     description: Annotated[str, COSMETIC] = ""
 
@@ -167,54 +144,20 @@ def run_of(eval_: str, subject: str) -> Address:
     return Address("EvalRun", f"{eval_.removeprefix('Eval/')}@{subject}")
 
 
-def trials(spec: PromotionRuleSpec, results: Results, itself: str | None = None) -> list[Trial]:
-    """
-    Every candidate before every gate, in order. Pure.
-
-    A gate that compares has nothing to say without a baseline's results, or about `itself`, the
-    candidate that is the incumbent: then the others decide.
-    """
-    rules = dict(enumerate(spec.rules))
-
-    def void(candidate: str, index: int) -> bool:
-        return rules[index].compares and (candidate == itself or (spec.baseline, index) not in results)
-
-    cases: dict[str, list[Case]] = {}
-    for candidate in spec.candidates:
-        for index, rule in rules.items():
-            if not void(candidate, index):
-                before = results[spec.baseline, index] if rule.compares and spec.baseline else None
-                cases.setdefault(candidate, []).append(Case(rule, results[candidate, index], before))
-    tried = {t.candidate: iter(t.judgements) for t in gates.trials(cases, spec.confidence)} if cases else {}
-    return [
-        Trial(
-            candidate,
-            tuple(
-                _nothing(spec, rule, candidate == itself, candidate in cases)
-                if void(candidate, index)
-                else next(tried[candidate])
-                for index, rule in rules.items()
-            ),
-        )
+def trials(spec: PromotionRuleSpec, results: Results) -> list[Trial]:
+    """Every candidate before every gate, in order. Pure."""
+    cases = {
+        candidate: [
+            Case(
+                rule,
+                results[candidate, index],
+                results[spec.baseline, index] if rule.compares and spec.baseline else None,
+            )
+            for index, rule in enumerate(spec.rules)
+        ]
         for candidate in spec.candidates
-    ]
-
-
-def _nothing(spec: PromotionRuleSpec, rule: Rule, itself: bool, others: bool) -> Judgement:
-    """What a gate says that has nothing to compare with."""
-    if itself:
-        said, verdict = f"nothing to compare with: it is what {spec.channel} leads to", Verdict.PASS
-    elif others:
-        said, verdict = (
-            f"nothing to compare with: {spec.channel} leads nowhere yet; the other gates decide",
-            Verdict.PASS,
-        )
-    else:
-        said, verdict = (
-            f"nothing to compare with: {spec.channel} leads nowhere yet; add a gate with at_least or at_most",
-            Verdict.INCONCLUSIVE,
-        )
-    return Judgement(verdict, rule, math.nan, math.nan, math.nan, 0, said)
+    }
+    return gates.trials(cases, spec.confidence)
 
 
 def foresee(spec: PromotionRuleSpec, n_items: Mapping[str, int]) -> list[str]:
@@ -249,8 +192,8 @@ class PromotionRuleKind(Kind):
             address = Ref("Eval").address(gate.eval)
             if address is None or (measure := find(address)) is None:
                 continue
-            compared = gate.compares and spec.baseline not in (None, INCUMBENT)
-            for subject in dict.fromkeys([*spec.candidates, *([spec.baseline] if compared else [])]):
+            subjects = [*spec.candidates, *([spec.baseline] if gate.compares and spec.baseline else [])]
+            for subject in dict.fromkeys(subjects):
                 body = {
                     "eval": str(address),
                     "model": subject,
@@ -284,25 +227,15 @@ class PromotionRuleKind(Kind):
     def look(self, platform: Platform, project: str, parents: Iterable[Observed] = ()) -> list[Observed]:
         return [self.observe(alias) for alias in platform.list("reconciler/aliases")]
 
-    def bind(self, wanted: Wanted, seen: Seen, desired: Desired) -> list[Wanted]:
-        """The incumbent is measured as the candidates are: the same eval, items, prompt and sampling."""
-        if wanted.body.get("baseline") != INCUMBENT:
-            return [wanted]
-        spec: PromotionRuleSpec = self.spec(wanted)
-        standing = _standing(spec.channel, seen)
-        if standing is None or release.read(standing.body).fingerprint == wanted.fingerprint:
-            return [wanted]
-        return incumbent(wanted, spec, release.read(standing.body), desired)
-
     def gather(self, platform: Platform, wanted: Wanted, needs: Needs) -> Results:
         spec: PromotionRuleSpec = self.spec(wanted)
         results = {}
         for index, gate in enumerate(spec.gates):
-            measure = needs[wanted.needed(f"gates[{index}].eval")].body
-            criterion = _criterion(wanted, gate, index, needs)
-            for subject, address in _runs(wanted, spec, gate).items():
-                run = needs[address]
+            for subject in {*spec.candidates, *([spec.baseline] if gate.compares and spec.baseline else [])}:
+                run = needs[run_of(gate.eval, subject)]
                 items = platform.list(f"evals/{run.body['eval_id']}/runs/{run.id}/output_items")
+                measure = needs[wanted.needed(f"gates[{index}].eval")].body
+                criterion = _criterion(wanted, gate, index, needs)
                 results[subject, index] = measured(
                     items,
                     (run.body.get("result_counts") or {}).get("total", len(items)),
@@ -325,46 +258,45 @@ class PromotionRuleKind(Kind):
             return Decision(
                 Action.BLOCK, f"{spec.channel} belongs to the project {owner}; choose another channel"
             )
-        policy = Policy(
-            str(wanted.address), wanted.fingerprint, spec.channel, spec.approval, spec.approved_fingerprint,
-            spec.approved_by, spec.on_drift, spec.rollback,
-        )  # fmt: skip
-        channel = release.read(standing.body) if standing else None
-        tried = None if evidence is None else self._tried(wanted, spec, needs, evidence, channel)
-        return promotion.decide(policy, channel, standing, tried)
-
-    def _tried(
-        self, wanted: Wanted, spec: PromotionRuleSpec, needs: Needs, results: Results, channel: Channel | None
-    ) -> list[Tried]:
-        models = {candidate: model_name(needs[Address.parse(candidate)]) for candidate in spec.candidates}
-        itself = next(
-            (c for c in models if spec.baseline == INCUMBENT and channel and channel.model == models[c]), None
+        settled = standing and standing.stamp and standing.stamp.fingerprint == wanted.fingerprint
+        if standing and settled and standing.body.get("file", "same") == "same":
+            return Decision(Action.KEEP, f"{spec.channel} → {standing.body['model']}", standing)
+        move = Action.UPDATE if standing else Action.CREATE
+        if evidence is None:
+            why = f"the release file {standing.body['file']}; " if standing and settled else ""
+            return Decision(move, f"{why}decided by its gates once everything is measured", standing)
+        tried = trials(spec, evidence)
+        winner = next((trial for trial in tried if trial.verdict is Verdict.PASS), None)
+        if winner:
+            return Decision(
+                move, f"{winner.candidate} passes {len(spec.gates)} gates", standing, evidence=tried
+            )
+        nearest = next((t for t in tried if t.verdict is Verdict.INCONCLUSIVE), tried[0])
+        verdict = "fails" if nearest.verdict is Verdict.FAIL else "is inconclusive on"
+        short = nearest.stopped_by
+        assert short  # or it would have won
+        stays = f"; {spec.channel} stays on {standing.body['model']}" if standing else ""
+        return Decision(
+            Action.BLOCK,
+            f"{nearest.candidate} {verdict} a gate: {short.sentence}{stays}",
+            standing,
+            evidence=tried,
         )
-        tried = []
-        for index, trial in enumerate(trials(spec, results, itself)):
-            used = [_runs(wanted, spec, gate) for gate in spec.gates]
-            runs = list(
-                dict.fromkeys(run for each in used for subject, run in each.items()
-                              if subject == trial.candidate or subject == spec.baseline)
-            )  # fmt: skip
-            record = {
-                "candidate": trial.candidate,
-                "subject": wanted.content[f"/candidates/{index}"]["is"],
-                "prompt": lineage.prompt(needs[runs[0]]),
-                "evidence": [
-                    {"gate": at, "eval": spec.gates[at].eval, "metric": spec.gates[at].metric} | told(j)
-                    for at, j in enumerate(trial.judgements)
-                ],
-                "lineage": lineage.of(Address.parse(trial.candidate), runs, needs),
-            }
-            tried.append(Tried(trial, models[trial.candidate], [needs[run].id for run in runs], record))
-        return tried
 
     def ask(self, wanted: Wanted, needs: Needs, stamp: Stamp, decision: Decision) -> Ask:
-        assert decision.body is not None  # or the engine would not ask
-        body = dict(decision.body)
-        body["metadata"] = body["metadata"] or stamp.metadata()
-        return Ask(release.COLLECTION, body)
+        spec: PromotionRuleSpec = self.spec(wanted)
+        winner = next(trial for trial in decision.evidence if trial.verdict is Verdict.PASS)
+        model = needs[Address.parse(winner.candidate)]
+        body = {
+            "name": spec.channel,
+            "model": model_name(model),
+            "metadata": stamp.metadata() | {"candidate": winner.candidate},
+            "evidence": [{"gate": index} | told(j) for index, j in enumerate(winner.judgements)],
+            "lineage": {
+                str(need): needs[need].id for need in (n.address for n in wanted.needs) if need in needs
+            },
+        }
+        return Ask("reconciler/aliases", body)
 
     def observe(self, made: Object) -> Observed:
         return Observed(
@@ -385,50 +317,6 @@ def _span(criteria: Iterable[Mapping[str, Any]], name: str | None) -> tuple[floa
     """What the scores of one criterion, or of all together, can be."""
     spans = [c.get("range") or (0.0, 1.0) for c in criteria if name is None or c["name"] == name]
     return min([s[0] for s in spans], default=0.0), max([s[1] for s in spans], default=1.0)
-
-
-def incumbent(wanted: Wanted, spec: PromotionRuleSpec, channel: Channel, desired: Desired) -> list[Wanted]:
-    """The rule, bound to what its channel leads to now, behind the runs that measure that. Pure."""
-    made_from = channel.subject or fingerprint.fingerprint(
-        "Model", fingerprint.content(ModelSpec(id=channel.model), {}, lambda _, address: str(address))
-    )
-    same = (
-        a for a, w in desired.items() if a.kind in ("Model", "FineTuneJob") and w.fingerprint == made_from
-    )
-    subject = next(same, Address("Model", f"{INCUMBENT}:{channel.model}"))
-    more: dict[Address, Wanted] = {}
-    if subject not in desired:
-        body = {"id": channel.model}
-        more[subject] = Wanted(
-            subject, made_from, {"/id": channel.model}, (), body, {"wire_id": channel.model},
-            wanted.file, wanted.line, implied=True,
-        )  # fmt: skip
-    runs = []
-    for gate in (gate for gate in spec.gates if gate.compares):
-        runs.append(run := run_of(gate.eval, str(subject)))
-        if run not in desired:
-            like = desired[run_of(gate.eval, spec.candidates[0])]
-            content = like.content | {"/model": {"ref": str(subject), "is": made_from}}
-            more[run] = replace(
-                like,
-                address=run,
-                fingerprint=fingerprint.fingerprint(run.kind, content),
-                content=content,
-                needs=tuple(Need("model", subject) if n.field == "model" else n for n in like.needs),
-                body=like.body | {"model": str(subject)},
-            )
-    needs = (*wanted.needs, Need(INCUMBENT, subject), *(Need(str(run), run) for run in dict.fromkeys(runs)))
-    return [*more.values(), replace(wanted, needs=needs, facts=wanted.facts | {INCUMBENT: str(subject)})]
-
-
-def _runs(wanted: Wanted, spec: PromotionRuleSpec, gate: Gate) -> dict[str, Address]:
-    """The runs that a gate rests on, by subject; the baseline's under the name that the rule gives it."""
-    found = {subject: run_of(gate.eval, subject) for subject in spec.candidates}
-    if gate.compares and spec.baseline:
-        subject = wanted.facts.get(INCUMBENT) if spec.baseline == INCUMBENT else spec.baseline
-        if subject:
-            found[spec.baseline] = run_of(gate.eval, subject)
-    return found
 
 
 def _standing(channel: str, seen: Seen) -> Observed | None:
