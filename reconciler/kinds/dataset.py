@@ -48,7 +48,11 @@ class DatasetKind(Kind):
             raise ManifestError([Problem(where("file"), f"file: {error}")]) from None
         scan = rows.scan(path, spec.format)
         if scan.problems:
-            raise ManifestError(scan.report())
+            about = f"file: {spec.file}"  # said of the whole file: told where the manifest names it
+            raise ManifestError(
+                Problem(where("file"), f"{about}: {p.what}") if p.where == str(path) else p
+                for p in scan.report()
+            )
         stat = path.stat()
         return {"sha256": scan.sha256}, {
             "rows": scan.rows,
