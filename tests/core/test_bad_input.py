@@ -152,7 +152,7 @@ def golden() -> dict[str, list[str]]:
 
 def test_many_problems_are_told_at_once(tree: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree.parent)
-    for name in ("unknown field", "wrong role", "duplicate address", "unknown grader variable"):
+    for name in ("unknown field", "wrong role", "two projects", "unknown grader variable"):
         CASES[name](tree)
 
     code, _, told = say("validate", "manifests")
