@@ -21,6 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reconciler.selfhosted import (
     aliases,
+    batches,
+    batchrunner,
     chat,
     completions,
     context,
@@ -78,6 +80,7 @@ def all_routes() -> list[BaseRoute]:
         completions,
         responses,
         embeddings,
+        batches,
     )
     return [
         Route("/v1/reconciler", about, methods=["GET"]),
@@ -86,11 +89,15 @@ def all_routes() -> list[BaseRoute]:
 
 
 def make(here: Context, door: Door, routes: Sequence[BaseRoute] | None = None) -> ASGIApp:
-    """The app of one server; its lifespan runs the supervisor and the runner of evals."""
+    """The app of one server; its lifespan runs the supervisor and the runners of evals and batches."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with supervisor.running(here), runner.running(here) as app.state.runner:
+        async with (
+            supervisor.running(here),
+            runner.running(here) as app.state.runner,
+            batchrunner.running(here, app) as app.state.batches,
+        ):
             yield
         await here.engine.close()
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from reconciler.selfhosted import context, idempotency, multipart, wire
+from reconciler.selfhosted import batchbook, context, idempotency, multipart, wire
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.store import Record, Row, Tx
 from reconciler.selfhosted.wire import Answer, WireError
@@ -83,6 +83,12 @@ async def delete(request: Request) -> Response:
         if users:
             raise WireError(
                 409, f"file {id} is used by running job {users[0]}; cancel the job or wait for its end"
+            )
+        batches = tx.all(batchbook.BATCH, *batchbook.UNFINISHED, project=project)
+        waiting = [batch.id for batch in batches if batch.wire()["input_file_id"] == id]
+        if waiting:
+            raise WireError(
+                409, f"file {id} is used by batch {waiting[0]}; cancel the batch or wait for its end"
             )
         tx.delete(row)
 

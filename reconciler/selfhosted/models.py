@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from reconciler.selfhosted import context, hub, idempotency, wire
+from reconciler.selfhosted import batchbook, context, hub, idempotency, wire
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.store import SHARED, Record, Row, Tx
 from reconciler.selfhosted.wire import Answer, WireError
@@ -182,6 +182,9 @@ def _needed_by(tx: Tx, project: str, row: Row) -> str | None:
     for run in tx.all("run", "queued", "in_progress", project=project):
         if run.wire().get("model") == row.id:
             return f"eval run {run.id} samples it; cancel the run or wait for its end"
+    for batch in tx.all(batchbook.BATCH, *batchbook.UNFINISHED, project=project):
+        if batch.wire()["model"] == row.id:
+            return f"batch {batch.id} asks it; cancel the batch or wait for its end"
     return None
 
 
