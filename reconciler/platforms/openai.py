@@ -208,7 +208,7 @@ class OpenAI:
             return reply
         if reply.status == 429 and _passing(reply):
             raise Busy(f"{self.name} is busy ({what}: 429)", reply.retry_after(self._clock.wall()))
-        if 400 <= reply.status < 500 and not _passing(reply):
+        if reply.status >= 400 and not _passing(reply):
             raise self._rejected(reply, what)
         said = sanitised(f"{reply.status}{_said(reply)}", self._key)
         raise Unclear(f"{self.name} answered {what} with {said}; it may have happened")
@@ -249,7 +249,8 @@ def _passing(reply: Reply) -> bool:
     error = reply.error()
     if reply.status == 429 and error and error[0] == "insufficient_quota":
         return False
-    return reply.status in PASSING or reply.status >= 500
+    full = reply.status == 507 and error and error[0] == "disk_full"  # our platform's: nothing was stored
+    return not full and (reply.status in PASSING or reply.status >= 500)
 
 
 def _said(reply: Reply) -> str:
