@@ -41,6 +41,7 @@ On = Annotated[
     str | None, typer.Option("--platform", help="a platform of the project other than its default")
 ]
 HERE = Path("manifests")
+INTERRUPTED = 130  # exit code
 
 
 @app.callback(invoke_without_command=True)
@@ -179,6 +180,8 @@ def main() -> None:
     """The console script: every failure is a sentence and an exit code."""
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # Typer answers Ctrl-C with it
+            raise KeyboardInterrupt
     except ReconcilerError as error:
         _say(error)
         code = error.exit_code
@@ -187,7 +190,7 @@ def main() -> None:
         code = 1
     except (KeyboardInterrupt, typer.Abort):
         print("\ninterrupted; nothing is lost, the same command goes on from here", file=sys.stderr)
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:
         code = 0
     except OSError as error:
