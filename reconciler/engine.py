@@ -28,6 +28,7 @@ class Sight(NamedTuple):
 
     actual: Mapping[str, Seen | Unseen]  # by kind
     evidence: Mapping[Address, Any]
+    desired: Desired  # with what is wanted because of what stands
 
     @property
     def unseen(self) -> dict[str, str]:
@@ -79,16 +80,22 @@ class World:
 
 def look(desired: Desired, world: World) -> Sight:
     """See all that `desired` is about; a list that fails makes its kind unseen, never empty."""
-    kinds = [world.kinds[name] for name in dict.fromkeys(address.kind for address in desired)]
     actual: dict[str, Seen | Unseen] = {}
     with ThreadPoolExecutor(max_workers=6) as pool:
-        for nested in (False, True):
-            now = [kind for kind in kinds if kind.collection and bool(kind.under) is nested]
+
+        def see(nested: bool) -> None:
+            kinds = [world.kinds[name] for name in dict.fromkeys(address.kind for address in desired)]
+            now = [k for k in kinds if k.collection and bool(k.under) is nested and k.name not in actual]
             jobs = {
                 kind.name: pool.submit(_see, kind, world, _parents(kind, desired, actual)) for kind in now
             }
-            actual |= {name: job.result() for name, job in jobs.items()}
-    return Sight(actual, _evidence(desired, world, actual))
+            actual.update({name: job.result() for name, job in jobs.items()})
+
+        see(nested=False)
+        desired = _bound(desired, world.kinds, actual)
+        see(nested=False)
+        see(nested=True)
+    return Sight(actual, _evidence(desired, world, actual), desired)
 
 
 def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pass:
@@ -99,7 +106,7 @@ def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pa
     intents, memory = journal.open_intents(name), journal.remembered(name)
     hand = _Hand(world, creator, watch, dict(sight.actual), intents, tokens)
     stands: list[Wanted] = []
-    for wanted in desired.values():
+    for wanted in sight.desired.values():
         step = hand.take(wanted, sight.evidence.get(wanted.address))
         if (
             step.action in (Action.KEEP, Action.WAIT)
@@ -177,11 +184,7 @@ class _Hand:
         kind = self.world.kinds[wanted.address.kind]
         step = plan.decide(wanted, kind, self.actual, self.ready, self.steps, evidence)
         self._cancel(kind, step)
-        if (
-            step.action in ACTING
-            and not step.after
-            and (evidence is not None or not kind.measures or step.decision.evidence)
-        ):
+        if step.action in ACTING and not step.after and (step.decision.body is not None or not kind.measures):
             step = self._act(kind, step, evidence)
         intent, observed = self.intents.get(wanted.fingerprint), step.decision.observed
         if intent and observed and step.action not in ACTING and wanted.address not in self.made:
@@ -218,6 +221,8 @@ class _Hand:
                 step = replace(step, decision=decision)
                 self._add(kind, observed)
                 self.watch.made(step)
+                if observed.stamp and observed.stamp.fingerprint != wanted.fingerprint:  # a release went back
+                    step = plan.decide(wanted, kind, self.actual, self.ready, self.steps, evidence)
             case Failed(why):
                 self.failed[wanted.address] = why
                 step = replace(step, decision=Decision(Action.BLOCK, why))
@@ -272,6 +277,18 @@ class _Hand:
             journal.record(self.creator.now(), name, step.address, "duplicate", detail)
 
 
+def _bound(desired: Desired, kinds: Mapping[str, Kind], actual: Mapping[str, Seen | Unseen]) -> Desired:
+    """What is wanted, with what the objects seen so far add to it. Pure."""
+    bound: Desired = {}
+    for wanted in desired.values():
+        kind = kinds[wanted.address.kind]
+        seen = actual.get(kind.name, Seen())
+        more = kind.bind(wanted, seen, desired) if kind.measures and isinstance(seen, Seen) else [wanted]
+        for each in more:
+            bound[each.address] = each
+    return bound
+
+
 def _see(kind: Kind, world: World, parents: list[Observed] | Unseen) -> Seen | Unseen:
     if isinstance(parents, Unseen):
         return parents
@@ -313,7 +330,10 @@ def _evidence(desired: Desired, world: World, actual: dict[str, Seen | Unseen]) 
 def _unsettled(wanted: Wanted, world: World, actual: Mapping[str, Seen | Unseen]) -> bool:
     kind = world.kinds[wanted.address.kind]
     seen = actual.get(kind.name, Seen())
-    return isinstance(seen, Seen) and kind.decide(wanted, seen, {}, None).action in ACTING
+    if isinstance(seen, Unseen):
+        return False
+    decision = kind.decide(wanted, seen, {}, None)
+    return decision.action in ACTING and decision.body is None
 
 
 def _standing(steps: Iterable[Step]) -> dict[Address, Observed]:

@@ -84,6 +84,17 @@ class Action(StrEnum):
     BLOCK = "!"
 
 
+class Halt(StrEnum):
+    """What keeps a blocked resource where it is."""
+
+    BROKEN = "broken"  # something has to be mended
+    FAILED = "failed"  # a gate says no
+    INCONCLUSIVE = "inconclusive"  # a gate cannot tell
+    REFUSED = "refused"  # somebody said no
+    UNAPPROVED = "unapproved"  # somebody has to say yes
+    DRIFT = "drift"  # somebody changed what we made, and we leave it
+
+
 @dataclass(frozen=True)
 class Decision:
     """What to do about one resource, and why; `observed` is what it rests on."""
@@ -93,6 +104,8 @@ class Decision:
     observed: Observed | None = None
     duplicates: tuple[Observed, ...] = ()  # made twice by somebody: to be cancelled, the oldest is kept
     evidence: Any = None  # a kind's own: verdicts, measurements
+    body: Mapping[str, Any] | None = None  # what to ask for, where a kind that measures knows it
+    halt: Halt = Halt.BROKEN  # of what is blocked
 
 
 class Progress(NamedTuple):
@@ -122,7 +135,7 @@ class Kind:
     noun: ClassVar[str] = "object"  # what it is called on the platform
     collection: ClassVar[str | None] = None  # None: a pure value, nothing on any platform
     under: ClassVar[str | None] = None  # the kind whose objects hold this collection
-    measures: ClassVar[bool] = False  # acts only on what `gather` gathered
+    measures: ClassVar[bool] = False  # acts only once `decide` knows the body to ask for
 
     def read(
         self, spec: Any, root: Path, folder: Path, where: Callable[[str], str]
@@ -158,6 +171,14 @@ class Kind:
         `parents` are the standing objects of the kind named by `under`, for collections inside others.
         """
         return []
+
+    def bind(self, wanted: Wanted, seen: Seen, desired: Desired) -> list[Wanted]:
+        """
+        The resource once its kind's objects were seen, behind what more it needs because of them. Pure.
+
+        Its fingerprint stays: what somebody wants does not depend on what stands.
+        """
+        return [wanted]
 
     def foresee(self, wanted: Wanted, desired: Desired) -> Iterable[str]:
         """What a reader of the plan should know before anything is spent, in sentences. Pure."""

@@ -104,7 +104,7 @@ def make(
             ready[wanted.address] = step.decision.observed
         if step.action in (Action.CREATE, Action.UPDATE) or kinds[wanted.address.kind].collection is None:
             step = _explain(step, memory.get(wanted.address))
-            if step.decision.evidence is None:
+            if step.decision.evidence is None and step.decision.body is None:
                 step = replace(step, notes=tuple(kinds[wanted.address.kind].foresee(wanted, desired)))
         steps[wanted.address] = step
     return Plan(tuple(steps.values()), Counter(step.action for step in steps.values()))
@@ -121,7 +121,7 @@ def decide(
     waiting = tuple(dict.fromkeys(_waiting(wanted, ready, steps)))
     if decision.action is Action.KEEP and decision.observed is None:
         return Step(wanted, decision, waiting)  # a pure value, which is not known before what it needs
-    if decision.action not in (Action.CREATE, Action.UPDATE) or not waiting or decision.evidence is not None:
+    if decision.action not in (Action.CREATE, Action.UPDATE) or not waiting or decision.body is not None:
         return Step(wanted, decision)
     stuck = next((address for address in waiting if steps[address].action is Action.BLOCK), None)
     if stuck:

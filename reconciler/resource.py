@@ -35,16 +35,17 @@ class Address(NamedTuple):
 class Ref:
     """Marks a field that holds the address of a resource of one of these kinds."""
 
-    def __init__(self, *kinds: str, or_text: bool = False) -> None:
+    def __init__(self, *kinds: str, or_text: bool = False, words: tuple[str, ...] = ()) -> None:
         self.kinds = kinds
         self.or_text = or_text  # plain text is allowed too: a name the platform already knows
+        self.words = words  # plain words that mean something here
 
     def address(self, text: str) -> Address | None:
         """The address meant by `text`, or None for plain text. Raises ValueError with a sentence."""
         kind, slash, name = text.partition("/")
         if slash and kind in self.kinds:
             return Address(kind, name)
-        if self.or_text:
+        if self.or_text or text in self.words:
             return None
         if slash:
             raise ValueError(f"{text} is a {kind}, this field takes {' or '.join(self.kinds)}")

@@ -12,13 +12,20 @@ from reconciler import plan as planning
 from reconciler.cli import render, session
 from reconciler.engine import Pass
 from reconciler.errors import Unreachable
-from reconciler.gates import Verdict
-from reconciler.kind import Action
+from reconciler.kind import Action, Halt
 from reconciler.plan import Change, Plan, Step
 from reconciler.project import Project, load
 from reconciler.resource import Wanted
 
-PENDING, FAILED_GATE, INCONCLUSIVE, IN_PROGRESS = 2, 4, 5, 7  # exit codes
+PENDING, IN_PROGRESS = 2, 7  # exit codes
+HALTED = {
+    Halt.BROKEN: 1,
+    Halt.FAILED: 4,
+    Halt.REFUSED: 6,
+    Halt.INCONCLUSIVE: 5,
+    Halt.DRIFT: 3,
+    Halt.UNAPPROVED: 0,
+}  # the worst first
 
 
 def validate(folder: Path, output: str) -> int:
@@ -36,7 +43,7 @@ def plan(folder: Path, output: str, platform: str | None) -> int:
     project, name, made = _planned(folder, platform)
     say = {"json": render.plan_json, "markdown": render.plan_markdown}.get(output, render.plan_text)
     print(say(made, project.name, name, locate))
-    return PENDING if made.pending else _verdicts(made.steps)
+    return PENDING if made.pending else _halted(made.steps)
 
 
 def status(folder: Path, output: str, platform: str | None) -> int:
@@ -135,11 +142,11 @@ def _decide(project: Project, name: str, world: engine.World) -> Plan:
     sight = engine.look(project.desired, world)
     if sight.unseen:
         raise Unreachable(next(iter(sight.unseen.values())))
-    made = planning.make(project.desired, world.kinds, sight.actual, sight.evidence, {})
+    made = planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, {})
     if not made.pending:
         return made
     memory = session.memory(project, name)  # only what changes needs explaining
-    return planning.make(project.desired, world.kinds, sight.actual, sight.evidence, memory)
+    return planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, memory)
 
 
 def _finished(before: Plan) -> bool:
@@ -152,23 +159,13 @@ def _unremembered(before: Plan, remembered: dict[str, str]) -> list[Wanted]:
 
 
 def _ended(done: Pass) -> int:
-    if done.failed or any(_broken(step) for step in done.steps):
-        return 1
-    return _verdicts(done.steps) or (0 if done.settled else IN_PROGRESS)
+    return 1 if done.failed else _halted(done.steps) or (0 if done.settled else IN_PROGRESS)
 
 
-def _broken(step: Step) -> bool:
-    """Blocked by anything but a verdict."""
-    return step.action is Action.BLOCK and not step.decision.evidence
-
-
-def _verdicts(steps: tuple[Step, ...]) -> int:
-    verdicts = [t.verdict for s in steps if s.action is Action.BLOCK for t in s.decision.evidence or []]
-    if Verdict.FAIL in verdicts:
-        return FAILED_GATE
-    if verdicts:
-        return INCONCLUSIVE
-    return 1 if any(s.action is Action.BLOCK for s in steps) else 0
+def _halted(steps: tuple[Step, ...]) -> int:
+    """The exit code of what is blocked: the worst of it."""
+    halts = {step.decision.halt for step in steps if step.action is Action.BLOCK}
+    return next((code for halt, code in HALTED.items() if halt in halts), 0)
 
 
 def _when(at: float) -> str:

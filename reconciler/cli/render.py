@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from reconciler.engine import Pass
-from reconciler.gates import Trial, Verdict
-from reconciler.kind import Action, State
+from reconciler.gates import Trial
+from reconciler.kind import Action, Halt, State
 from reconciler.kinds.promotionrule import told
 from reconciler.plan import Change, Plan, Step
 from reconciler.resource import Desired, Wanted
@@ -21,6 +21,13 @@ WORDS = {
     Action.WAIT: "in progress",
     Action.BLOCK: "blocked",
     Action.KEEP: "unchanged",
+}
+NEXT = {
+    Halt.FAILED: "train a better candidate",
+    Halt.INCONCLUSIVE: "measure on more items; the gate cannot tell yet",
+    Halt.REFUSED: "a person has to decide; the line above says how",
+    Halt.UNAPPROVED: "a person has to approve it; the line above says how",
+    Halt.DRIFT: "put the release file back, or say on_drift: restore",
 }
 
 
@@ -264,9 +271,8 @@ def _next(step: Step) -> str:
             return "nothing; it is as wanted"
         case Action.WAIT:
             return "wait; apply follows it, and stopping apply does not stop it"
-        case Action.BLOCK if step.decision.evidence:
-            failed = any(trial.verdict is Verdict.FAIL for trial in step.decision.evidence)
-            return "train a better candidate" if failed else "measure on more items; the gate cannot tell yet"
+        case Action.BLOCK if step.decision.halt in NEXT:
+            return NEXT[step.decision.halt]
         case Action.BLOCK if step.decision.observed and step.decision.observed.state is State.FAILED:
             return "mend the cause and raise spec.attempt by one"
         case Action.BLOCK:

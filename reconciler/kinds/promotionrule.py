@@ -6,174 +6,34 @@ carries it is settled, and one that does not is judged again from results that a
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
+from msgspec.structs import replace
 
-from reconciler import foresight, gates
+from reconciler import fingerprint, lineage, promotion, release
 from reconciler.errors import Problem
-from reconciler.evidence import BOUNDS, Case, Measured, Rule, measured
-from reconciler.gates import Judgement, Trial, Verdict
+from reconciler.evidence import measured
 from reconciler.kind import Action, Ask, Decision, Kind, Needs, Observed, Seen, Stamp, State
 from reconciler.kinds.eval import CLUSTER
 from reconciler.kinds.grader import model_name
-from reconciler.resource import COSMETIC, Address, Desired, Ref, Spec, Wanted
-from reconciler.stats import proportions
+from reconciler.kinds.model import ModelSpec
+from reconciler.promotion import Policy, Tried
+from reconciler.release import Channel
+from reconciler.resource import Address, Desired, Need, Ref, Wanted
+from reconciler.rule import (
+    GRADER,
+    INCUMBENT,
+    Gate,
+    PromotionRuleSpec,
+    Results,
+    foresee,
+    run_of,
+    told,
+    trials,
+)  # fmt: skip
 from reconciler.world import Object, Platform
 
-GRADER = Ref("Grader", or_text=True)
-Subject = Annotated[str, Ref("Model", "FineTuneJob")]
-
-
-class Expected(Spec):
-    """What the author expects; only for what a plan says about chances, never for a verdict."""
-
-    effect: float | None = Field(None, description="by how much the candidate is better than the baseline")
-    rate: float | None = Field(None, description="what the candidate reaches on an absolute gate")
-    disagreement: float = Field(0.2, gt=0, le=1, description="share of items that only one of the two passes")
-    spread: float = Field(0.3, gt=0, description="standard deviation of scores, or of paired differences")
-
-
-class Calibration(Spec):
-    """How the judge of this gate did on items whose truth people know; corrects what it says."""
-
-    good: int = Field(gt=0, description="items that are good")
-    good_passed: int = Field(ge=0, description="of these, how many the judge passed")
-    bad: int = Field(gt=0, description="items that are bad")
-    bad_failed: int = Field(ge=0, description="of these, how many the judge failed")
-
-    @model_validator(mode="after")
-    def _better_than_guessing(self) -> "Calibration":
-        if self.good_passed > self.good or self.bad_failed > self.bad:
-            raise ValueError("good_passed is a part of good, bad_failed a part of bad")
-        if self.values.sharpness <= 0:
-            raise ValueError("this judge is no better than guessing; no number of items makes up for that")
-        return self
-
-    @property
-    def values(self) -> proportions.Calibration:
-        return proportions.Calibration(self.good, self.good_passed, self.bad, self.bad_failed)
-
-
-class Gate(Spec):
-    eval: Annotated[str, Ref("Eval")]
-    metric: Literal["pass_rate", "fail_rate", "mean_score"] = "pass_rate"
-    grader: Annotated[str | None, GRADER] = Field(
-        None,
-        description="judge this grader of the eval alone (Grader/name, or an inline one's name); all if unset",
-    )
-    at_least: float | None = Field(None, description="the lower end of the interval must reach it")
-    at_most: float | None = Field(None, description="the upper end of the interval must stay under it")
-    improves_by: float | None = Field(
-        None, ge=0, description="better than the baseline by more than this, paired"
-    )
-    not_worse_than: float | None = Field(
-        None, gt=0, description="not worse than the baseline by more than this, paired"
-    )
-    primary: bool = Field(
-        False,
-        description="of several primary gates one has to pass, at a level that pays for the choice (Holm)",
-    )
-    calibration: Calibration | None = Field(None, description="of the judge that passes this gate's items")
-    expect: Annotated[Expected, COSMETIC] = Expected()
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> "Gate":
-        bounds = [bound for bound in BOUNDS if getattr(self, bound) is not None]
-        if len(bounds) != 1:
-            raise ValueError(f"a gate has exactly one of {', '.join(BOUNDS)}; this one has {len(bounds)}")
-        if bounds[0] in ("improves_by", "not_worse_than") and self.metric == "fail_rate":
-            raise ValueError(f"{bounds[0]} compares a pass_rate or a mean_score; turn the fail_rate around")
-        if self.primary and bounds[0] != "improves_by":
-            raise ValueError("primary marks what has to improve; it goes with improves_by")
-        if self.metric == "mean_score" and self.calibration:
-            raise ValueError("a calibration corrects a pass_rate or a fail_rate, not a mean_score")
-        if self.metric != "mean_score" and not self.compares and not 0 < self.rule().value < 1:
-            raise ValueError(
-                f"{bounds[0]} lies between 0 and 1: a finite number of items never shows {self.rule().value:g}"
-            )
-        return self
-
-    def rule(self, most_errors: float = 0.05, anytime: bool = False) -> Rule:
-        bound = next(bound for bound in BOUNDS if getattr(self, bound) is not None)
-        judge = self.calibration.values if self.calibration else None
-        return Rule(self.metric, bound, getattr(self, bound), self.primary, most_errors, anytime, judge)
-
-    @property
-    def compares(self) -> bool:
-        return self.rule().compares
-
-
-class PromotionRuleSpec(Spec):
-    channel: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$", description="the name applications call"
-    )
-    candidates: list[Subject] = Field(min_length=1, description="the first that passes wins")
-    baseline: Subject | None = Field(None, description="what improves_by and not_worse_than compare with")
-    gates: list[Gate] = Field(min_length=1)
-    confidence: float = Field(
-        0.95, gt=0.5, lt=1, description="two-sided; half of the rest is the chance to promote wrongly"
-    )
-    max_error_share: float = Field(
-        0.05, ge=0, lt=1, description="with more errored or missing items nothing is comparable"
-    )
-    anytime: bool = Field(
-        False,
-        description="verdicts hold however often the evals grow and are looked at; takes nearly twice the items",
-    )
-    description: Annotated[str, COSMETIC] = ""
-
-    @model_validator(mode="after")
-    def _comparable(self) -> "PromotionRuleSpec":
-        if self.baseline is None and any(gate.compares for gate in self.gates):
-            raise ValueError("improves_by and not_worse_than need a baseline")
-        if self.anytime and any(gate.calibration for gate in self.gates):
-            raise ValueError("anytime and a calibration do not go together; drop one of them")
-        return self
-
-    @property
-    def rules(self) -> list[Rule]:
-        return [gate.rule(self.max_error_share, self.anytime) for gate in self.gates]
-
-
-Results = Mapping[tuple[str, int], Measured]  # by subject and gate
-
-
-def run_of(eval_: str, subject: str) -> Address:
-    """The implied run of an eval on a subject. Pure."""
-    return Address("EvalRun", f"{eval_.removeprefix('Eval/')}@{subject}")
-
-
-def trials(spec: PromotionRuleSpec, results: Results) -> list[Trial]:
-    """Every candidate before every gate, in order. Pure."""
-    cases = {
-        candidate: [
-            Case(
-                rule,
-                results[candidate, index],
-                results[spec.baseline, index] if rule.compares and spec.baseline else None,
-            )
-            for index, rule in enumerate(spec.rules)
-        ]
-        for candidate in spec.candidates
-    }
-    return gates.trials(cases, spec.confidence)
-
-
-def foresee(spec: PromotionRuleSpec, n_items: Mapping[str, int]) -> list[str]:
-    """What each gate can tell on that many items of its eval, before they are measured. Pure."""
-    level = (1 - spec.confidence) / 2 / len(spec.candidates)
-    primary = sum(gate.primary for gate in spec.gates)
-    return [
-        f"gates[{index}] {gate.eval.removeprefix('Eval/')} {gate.metric} {gates.wanted(rule)}: "
-        + foresight.foresee(
-            rule,
-            n_items[gate.eval],
-            level / primary if gate.primary else level,
-            foresight.Expectation(**gate.expect.model_dump()),
-        )
-        for index, (gate, rule) in enumerate(zip(spec.gates, spec.rules, strict=True))
-    ]
+__all__ = ["KIND", "PromotionRuleKind", "PromotionRuleSpec", "Results", "foresee", "run_of", "told", "trials"]
 
 
 class PromotionRuleKind(Kind):
@@ -192,8 +52,10 @@ class PromotionRuleKind(Kind):
             address = Ref("Eval").address(gate.eval)
             if address is None or (measure := find(address)) is None:
                 continue
-            subjects = [*spec.candidates, *([spec.baseline] if gate.compares and spec.baseline else [])]
-            for subject in dict.fromkeys(subjects):
+            compared = [spec.baseline] if gate.compares and spec.baseline else []
+            for subject in dict.fromkeys([*spec.candidates, *compared]):
+                if subject == INCUMBENT:
+                    continue  # known once the channel was seen
                 body = {
                     "eval": str(address),
                     "model": subject,
@@ -227,15 +89,25 @@ class PromotionRuleKind(Kind):
     def look(self, platform: Platform, project: str, parents: Iterable[Observed] = ()) -> list[Observed]:
         return [self.observe(alias) for alias in platform.list("reconciler/aliases")]
 
+    def bind(self, wanted: Wanted, seen: Seen, desired: Desired) -> list[Wanted]:
+        """The incumbent is measured as the candidates are: the same eval, items, prompt and sampling."""
+        if wanted.body.get("baseline") != INCUMBENT:
+            return [wanted]
+        spec: PromotionRuleSpec = self.spec(wanted)
+        standing = _standing(spec.channel, seen)
+        if standing is None or release.read(standing.body).fingerprint == wanted.fingerprint:
+            return [wanted]
+        return incumbent(wanted, spec, release.read(standing.body), desired)
+
     def gather(self, platform: Platform, wanted: Wanted, needs: Needs) -> Results:
         spec: PromotionRuleSpec = self.spec(wanted)
         results = {}
         for index, gate in enumerate(spec.gates):
-            for subject in {*spec.candidates, *([spec.baseline] if gate.compares and spec.baseline else [])}:
-                run = needs[run_of(gate.eval, subject)]
+            measure = needs[wanted.needed(f"gates[{index}].eval")].body
+            criterion = _criterion(wanted, gate, index, needs)
+            for subject, address in _runs(wanted, spec, gate).items():
+                run = needs[address]
                 items = platform.list(f"evals/{run.body['eval_id']}/runs/{run.id}/output_items")
-                measure = needs[wanted.needed(f"gates[{index}].eval")].body
-                criterion = _criterion(wanted, gate, index, needs)
                 results[subject, index] = measured(
                     items,
                     (run.body.get("result_counts") or {}).get("total", len(items)),
@@ -258,45 +130,44 @@ class PromotionRuleKind(Kind):
             return Decision(
                 Action.BLOCK, f"{spec.channel} belongs to the project {owner}; choose another channel"
             )
-        settled = standing and standing.stamp and standing.stamp.fingerprint == wanted.fingerprint
-        if standing and settled and standing.body.get("file", "same") == "same":
-            return Decision(Action.KEEP, f"{spec.channel} → {standing.body['model']}", standing)
-        move = Action.UPDATE if standing else Action.CREATE
-        if evidence is None:
-            why = f"the release file {standing.body['file']}; " if standing and settled else ""
-            return Decision(move, f"{why}decided by its gates once everything is measured", standing)
-        tried = trials(spec, evidence)
-        winner = next((trial for trial in tried if trial.verdict is Verdict.PASS), None)
-        if winner:
-            return Decision(
-                move, f"{winner.candidate} passes {len(spec.gates)} gates", standing, evidence=tried
-            )
-        nearest = next((t for t in tried if t.verdict is Verdict.INCONCLUSIVE), tried[0])
-        verdict = "fails" if nearest.verdict is Verdict.FAIL else "is inconclusive on"
-        short = nearest.stopped_by
-        assert short  # or it would have won
-        stays = f"; {spec.channel} stays on {standing.body['model']}" if standing else ""
-        return Decision(
-            Action.BLOCK,
-            f"{nearest.candidate} {verdict} a gate: {short.sentence}{stays}",
-            standing,
-            evidence=tried,
+        policy = Policy(
+            str(wanted.address), wanted.fingerprint, spec.channel, spec.approval, spec.approved_fingerprint,
+            spec.approved_by, spec.on_drift, spec.rollback,
+        )  # fmt: skip
+        channel = release.read(standing.body) if standing else None
+        tried = None if evidence is None else self._tried(wanted, spec, needs, evidence, channel)
+        return promotion.decide(policy, channel, standing, tried)
+
+    def _tried(
+        self, wanted: Wanted, spec: PromotionRuleSpec, needs: Needs, results: Results, channel: Channel | None
+    ) -> list[Tried]:
+        models = {candidate: model_name(needs[Address.parse(candidate)]) for candidate in spec.candidates}
+        itself = next(
+            (c for c in models if spec.baseline == INCUMBENT and channel and channel.model == models[c]), None
         )
+        tried = []
+        for index, trial in enumerate(trials(spec, results, itself)):
+            used = [_runs(wanted, spec, gate) for gate in spec.gates]
+            who = (trial.candidate, spec.baseline)
+            runs = list(dict.fromkeys(run for each in used for s, run in each.items() if s in who))
+            record = {
+                "candidate": trial.candidate,
+                "subject": wanted.content[f"/candidates/{index}"]["is"],
+                "prompt": lineage.prompt(needs[runs[0]]),
+                "evidence": [
+                    {"gate": at, "eval": spec.gates[at].eval, "metric": spec.gates[at].metric} | told(j)
+                    for at, j in enumerate(trial.judgements)
+                ],
+                "lineage": lineage.of(Address.parse(trial.candidate), runs, needs),
+            }
+            tried.append(Tried(trial, models[trial.candidate], [needs[run].id for run in runs], record))
+        return tried
 
     def ask(self, wanted: Wanted, needs: Needs, stamp: Stamp, decision: Decision) -> Ask:
-        spec: PromotionRuleSpec = self.spec(wanted)
-        winner = next(trial for trial in decision.evidence if trial.verdict is Verdict.PASS)
-        model = needs[Address.parse(winner.candidate)]
-        body = {
-            "name": spec.channel,
-            "model": model_name(model),
-            "metadata": stamp.metadata() | {"candidate": winner.candidate},
-            "evidence": [{"gate": index} | told(j) for index, j in enumerate(winner.judgements)],
-            "lineage": {
-                str(need): needs[need].id for need in (n.address for n in wanted.needs) if need in needs
-            },
-        }
-        return Ask("reconciler/aliases", body)
+        assert decision.body is not None  # or the engine would not ask
+        body = dict(decision.body)
+        body["metadata"] = body["metadata"] or stamp.metadata()
+        return Ask(release.COLLECTION, body)
 
     def observe(self, made: Object) -> Observed:
         return Observed(
@@ -304,19 +175,54 @@ class PromotionRuleKind(Kind):
         )
 
 
-def told(judgement: Judgement) -> dict[str, Any]:
-    """A judgement as plain values, for a release or a program. Pure."""
-    numbers = ("sentence", "estimate", "low", "high", "confidence", "p", "n", "gained", "lost", "method")
-    plain = {name: getattr(judgement, name) for name in numbers}
-    return {"verdict": str(judgement.verdict)} | {
-        k: None if v != v else v for k, v in plain.items()
-    }  # no NaN
-
-
 def _span(criteria: Iterable[Mapping[str, Any]], name: str | None) -> tuple[float, float]:
     """What the scores of one criterion, or of all together, can be."""
     spans = [c.get("range") or (0.0, 1.0) for c in criteria if name is None or c["name"] == name]
     return min([s[0] for s in spans], default=0.0), max([s[1] for s in spans], default=1.0)
+
+
+def incumbent(wanted: Wanted, spec: PromotionRuleSpec, channel: Channel, desired: Desired) -> list[Wanted]:
+    """The rule, bound to what its channel leads to now, behind the runs that measure that. Pure."""
+    made_from = channel.subject or fingerprint.fingerprint(
+        "Model", fingerprint.content(ModelSpec(id=channel.model), {}, lambda _, address: str(address))
+    )
+    same = (
+        a for a, w in desired.items() if a.kind in ("Model", "FineTuneJob") and w.fingerprint == made_from
+    )
+    subject = next(same, Address("Model", f"{INCUMBENT}:{channel.model}"))
+    more: dict[Address, Wanted] = {}
+    if subject not in desired:
+        body = {"id": channel.model}
+        more[subject] = Wanted(
+            subject, made_from, {"/id": channel.model}, (), body, {"wire_id": channel.model},
+            wanted.file, wanted.line, implied=True,
+        )  # fmt: skip
+    runs = []
+    for gate in (gate for gate in spec.gates if gate.compares):
+        runs.append(run := run_of(gate.eval, str(subject)))
+        if run not in desired:
+            like = desired[run_of(gate.eval, spec.candidates[0])]
+            content = like.content | {"/model": {"ref": str(subject), "is": made_from}}
+            more[run] = replace(
+                like,
+                address=run,
+                fingerprint=fingerprint.fingerprint(run.kind, content),
+                content=content,
+                needs=tuple(Need("model", subject) if n.field == "model" else n for n in like.needs),
+                body=like.body | {"model": str(subject)},
+            )
+    needs = (*wanted.needs, Need(INCUMBENT, subject), *(Need(str(run), run) for run in dict.fromkeys(runs)))
+    return [*more.values(), replace(wanted, needs=needs, facts=wanted.facts | {INCUMBENT: str(subject)})]
+
+
+def _runs(wanted: Wanted, spec: PromotionRuleSpec, gate: Gate) -> dict[str, Address]:
+    """The runs that a gate rests on, by subject; the baseline's under the name that the rule gives it."""
+    found = {subject: run_of(gate.eval, subject) for subject in spec.candidates}
+    if gate.compares and spec.baseline:
+        baseline = wanted.facts.get(INCUMBENT) if spec.baseline == INCUMBENT else spec.baseline
+        if baseline:
+            found[spec.baseline] = run_of(gate.eval, baseline)
+    return found
 
 
 def _standing(channel: str, seen: Seen) -> Observed | None:

@@ -1,31 +1,51 @@
 """
 Releases as files: what a channel stands for, where git can see it.
 
-Around any platform. One that has aliases moves them first, and the file follows; for one that has
-none the file is the release.
+Around any platform. On one that has aliases the alias is the release and the file its picture: first what
+is about to be written is noted, then the alias moves, then the file. Whoever reads either sees old or new,
+and a stop between the two shows as interrupted. Without aliases the file is the release.
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from reconciler.errors import Rejected
+from reconciler import release
+from reconciler.errors import Busy, Rejected, Unreachable
+from reconciler.release import COLLECTION
 from reconciler.world import Object, Platform
 
-COLLECTION = "reconciler/aliases"
 Objects = list[Object]
-API_VERSION = "reconciler/v1"
+TOLD = ("name", "model", "metadata", "release", "state", "canary", "expected_revision")
+KEPT = ("model", "metadata", "release", "state", "canary")  # of these an alias consists
+HEADER = "# Written by reconciler, which reports every edit as drift. "
+
+
+def nowhere() -> str | None:
+    """The commit of manifests that are in no repository."""
+    return None
 
 
 class WithReleases:
     """A platform whose channels are also files: `<folder>/<channel>.yaml`."""
 
-    def __init__(self, platform: Platform, folder: Path) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        folder: Path,
+        commit: Callable[[], str | None] = nowhere,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._platform = platform
         self._folder = folder
+        self._commit = commit
+        self._now = now
 
     @property
     def name(self) -> str:
@@ -38,11 +58,12 @@ class WithReleases:
     def list(self, collection: str, **where: str) -> Objects:
         if collection != COLLECTION:
             return self._platform.list(collection, **where)
-        if "aliases" not in self.capabilities:
-            return [found for path in sorted(self._folder.rglob("*.yaml")) if (found := self._read(path))]
-        return [
-            alias | {"file": self._compare(alias)} for alias in map(dict, self._platform.list(collection))
-        ]
+        if "aliases" in self.capabilities:
+            aliases = [{**each, "file": self._compare(each)} for each in self._platform.list(collection)]
+        else:
+            files = sorted(self._folder.rglob("*.yaml"))
+            aliases = [dict(found) for path in files if (found := self._read(path))]
+        return [alias | {"seen_at": self._now()} for alias in aliases]
 
     def latest(self, collection: str, limit: int, **where: str) -> Sequence[Object]:
         return self._platform.latest(collection, limit, **where)
@@ -53,15 +74,22 @@ class WithReleases:
     def create(self, collection: str, body: Mapping[str, Any], *, key: str) -> Object:
         if collection != COLLECTION:
             return self._platform.create(collection, body, key=key)
-        asked = {field: body[field] for field in ("name", "model", "metadata")}
-        made = (
-            dict(self._platform.create(collection, asked, key=key))
-            if "aliases" in self.capabilities
-            else asked
-        )
-        previous = self._read(self._path(body["name"]))
-        self._write(body, previous)
-        return made | {"file": "same"}
+        asked = self._dated({field: body[field] for field in TOLD if field in body})
+        if "aliases" in self.capabilities:
+            self._note(asked)
+            own = hashlib.sha256(_json(asked).encode()).hexdigest()[
+                :16
+            ]  # asked again, it may be another move
+            try:
+                made = dict(self._platform.create(collection, asked, key=f"{key}.{own}"))
+            except (Rejected, Busy, Unreachable):  # after Unclear the note says what the file has to become
+                self._noted(asked["name"]).unlink(missing_ok=True)
+                raise
+        else:
+            made = self._moved(asked)
+        self._put(self._path(made["name"]), _text(made))
+        self._noted(made["name"]).unlink(missing_ok=True)
+        return made | {"file": release.SAME, "seen_at": self._now()}
 
     def delete(self, collection: str, id: str) -> None:
         if collection != COLLECTION or "aliases" in self.capabilities:
@@ -69,44 +97,65 @@ class WithReleases:
         if collection == COLLECTION:
             self._path(id).unlink(missing_ok=True)
 
+    def _dated(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """With the commit of the manifests in the lineage of what is released for the first time."""
+        record = asked.get("release") or {}
+        if "commit" in record.get("lineage", {"commit": None}) or (found := self._commit()) is None:
+            return asked
+        return asked | {"release": record | {"lineage": {"commit": found} | record["lineage"]}}
+
+    def _moved(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What an alias would be after this, where the file is all there is."""
+        before = self._read(self._path(asked["name"])) or {"history": [], "created_at": self._now()}
+        entry = {field: asked.get(field) or {} for field in ("model", "metadata", "release")}
+        last = before["history"][-1] if before["history"] else {}
+        same = (last.get("model"), last.get("metadata")) == (entry["model"], entry["metadata"])
+        history = before["history"] if same else [*before["history"], entry | {"at": self._now()}]
+        return {field: asked.get(field) for field in ("name", *KEPT)} | {
+            "created_at": before["created_at"],
+            "history": history,
+        }
+
     def _path(self, channel: str) -> Path:
         return self._folder / f"{channel}.yaml"
 
+    def _noted(self, channel: str) -> Path:
+        path = self._path(channel)
+        return path.with_name(f".{path.name}.moving")
+
+    def _note(self, asked: Mapping[str, Any]) -> None:
+        self._put(self._noted(asked["name"]), json.dumps(_kept(asked), sort_keys=True))
+
     def _compare(self, alias: Mapping[str, Any]) -> str:
+        """How the file stands: as it should, or what is wrong with it."""
         path = self._path(alias["name"])
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            return release.MISSING
+        except (OSError, ValueError):
+            return f"{path} cannot be read"
+        first, _, rest = text.partition("\n")
+        if first == HEADER + _digest(alias, rest) or text == _text(alias):
+            return release.SAME
+        try:
+            if json.loads(self._noted(alias["name"]).read_bytes()) == json.loads(_json(_kept(alias))):
+                return release.INTERRUPTED
+        except (OSError, ValueError):
+            pass  # nothing was under way
         found = self._read(path)
-        if found is None:
-            return f"{path} is missing"
-        same = found["model"] == alias["model"] and found["metadata"] == alias["metadata"]
-        return "same" if same else f"{path} says {found['model']}, the platform {alias['model']}"
+        if found is None or found["model"] == alias["model"]:
+            return f"{path} was edited"
+        return f"{path} says {found['model']}, the platform {alias['model']}"
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
-            document = yaml.safe_load(path.read_bytes())
-            spec = document["spec"]
-            return {"name": spec["channel"], "model": spec["model"], "metadata": spec["stamp"]}
-        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            return release.from_picture(yaml.safe_load(path.read_bytes()))
+        except (OSError, ValueError, yaml.YAMLError):
             return None
 
-    def _write(self, body: Mapping[str, Any], previous: Mapping[str, Any] | None) -> None:
-        moved = previous is not None and previous["model"] != body["model"]
-        spec = {
-            "channel": body["name"],
-            "model": body["model"],
-            "previous": previous["model"] if moved and previous else None,
-            "evidence": body.get("evidence", []),
-            "lineage": body.get("lineage", {}),
-            "stamp": dict(body["metadata"]),
-        }
-        document = {
-            "apiVersion": API_VERSION,
-            "kind": "Release",
-            "metadata": {"name": body["name"]},
-            "spec": spec,
-        }
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
-        path = self._path(body["name"])
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    def _put(self, path: Path, text: str) -> None:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("w") as file:
@@ -117,3 +166,22 @@ class WithReleases:
         except OSError as error:
             what = f"the release file {path} cannot be written: {error.strerror}; mend that and apply again"
             raise Rejected(what) from None
+
+
+def _text(alias: Mapping[str, Any]) -> str:
+    document = release.picture(json.loads(_json(alias)))  # without tuples and what else YAML would mark
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+    return f"{HEADER}{_digest(alias, text)}\n{text}"
+
+
+def _digest(alias: Mapping[str, Any], text: str) -> str:
+    """Of both, so that the picture of an alias is known without being drawn again."""
+    return hashlib.sha256(f"{_json(alias)}\n{text}".encode()).hexdigest()[:16]
+
+
+def _kept(alias: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: alias.get(field) for field in KEPT}
+
+
+def _json(alias: Mapping[str, Any]) -> str:
+    return json.dumps(alias, sort_keys=True)

@@ -1,7 +1,10 @@
 """
 Aliases: a name that leads to a model, moved in one step, with every earlier target kept in its history.
 
-An alias works wherever a model's name does and is resolved when it is used. Releases are made of them.
+An alias works wherever a model's name does and is resolved when it is used. Releases are made of them:
+`release` and `state` are whoever's who moves it, kept as they are; `release` belongs to the move and goes
+into the history, `state` to the name. `revision` counts writes, so that nobody overwrites what they have
+not seen.
 """
 
 from __future__ import annotations
@@ -21,10 +24,17 @@ from reconciler.selfhosted.wire import Answer, WireError
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@-]{0,199}")
 
 
+LONGEST = 256 << 10  # bytes of a release with its state
+REMEMBERED = 100  # moves
+
+
 class Wanted(msgspec.Struct):
     name: str
     model: str
     metadata: Any = None
+    release: dict[str, Any] = {}
+    state: dict[str, Any] = {}
+    expected_revision: int | None = None
 
 
 async def put(request: Request) -> Response:
@@ -39,12 +49,18 @@ async def put(request: Request) -> Response:
             "name",
         )
 
+    if len(wire.encode({"release": wanted.release, "state": wanted.state})) > LONGEST:
+        raise wire.bad(f"release and state together have more than {LONGEST >> 10} KiB", "release")
+
     def move(tx: Tx) -> Answer:
         if models.find_row(tx, project, wanted.name) is not None:
             raise WireError(409, f"{wanted.name} is the name of a model; choose another", param="name")
         if models.find_row(tx, project, wanted.model) is None:
             raise models.not_found(wanted.model)
         row = tx.get(project, "alias", wanted.name, lock=True)
+        revision = row.wire().get("revision", 1) if row else 0
+        if wanted.expected_revision not in (None, revision):
+            raise WireError(412, f"{wanted.name} was written meanwhile; look at it again", code="alias_moved")
         moved = _moved(row.wire() if row else None, wanted, metadata, int(tx.now()))
         if row is None:
             tx.insert(Record("alias", wanted.name, project, moved, moved["created_at"]))
@@ -59,18 +75,27 @@ def _moved(
     alias: dict[str, Any] | None, wanted: Wanted, metadata: dict[str, str], now: int
 ) -> dict[str, Any]:
     """The alias after the move; asking for what it is already changes nothing. Pure."""
-    if alias is not None and (alias["model"], alias["metadata"]) == (wanted.model, metadata):
+    before = alias or {"created_at": now, "history": []}
+    same = [before.get(key) for key in ("model", "metadata", "release")] == [
+        wanted.model,
+        metadata,
+        wanted.release,
+    ]
+    if alias is not None and same and alias.get("state") == wanted.state:
         return alias
-    step = {"model": wanted.model, "metadata": metadata, "at": now}
+    step = {"model": wanted.model, "metadata": metadata, "release": wanted.release, "at": now}
     return {
         "object": "reconciler.alias",
         "id": wanted.name,
         "name": wanted.name,
         "model": wanted.model,
         "metadata": metadata,
-        "created_at": alias["created_at"] if alias else now,
+        "release": wanted.release,
+        "state": wanted.state,
+        "revision": before.get("revision", 1 if alias else 0) + 1,
+        "created_at": before["created_at"],
         "updated_at": now,
-        "history": [*(alias["history"] if alias else []), step],
+        "history": before["history"] if same else [*before["history"], step][-REMEMBERED:],
     }
 
 

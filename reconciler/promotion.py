@@ -1,0 +1,142 @@
+"""
+Whether a rule moves its channel, and where to. Pure.
+
+People come first: a hold stands against every rule, and what they rolled back needs their approval. Then
+comes what was accepted here before, which is not judged anew; then the gates.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from reconciler import release
+from reconciler.gates import Judgement, Trial, Verdict
+from reconciler.kind import Action, Decision, Halt, Observed
+from reconciler.release import Channel, Word
+
+AUTOMATIC, MANUAL = "automatic", "manual"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A rule, as far as it is not gates."""
+
+    address: str
+    fingerprint: str
+    channel: str
+    approval: Literal["automatic", "manual"] = "automatic"
+    approved_fingerprint: str | None = None
+    approved_by: str | None = None
+    on_drift: Literal["report", "restore"] = "report"
+    rollback: Literal["automatic", "manual"] = "manual"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate before the gates: the model it is, the runs that measured it, what its release would say."""
+
+    trial: Trial
+    model: str
+    runs: Sequence[str]
+    release: Mapping[str, Any]
+
+
+def decide(
+    policy: Policy, channel: Channel | None, observed: Observed | None, tried: Sequence[Tried] | None
+) -> Decision:
+    """`tried` is None where nothing was measured yet."""
+    if channel and channel.fingerprint == policy.fingerprint:
+        return _settled(policy, channel, observed)
+    if channel and channel.hold:
+        return Decision(Action.BLOCK, f"{_held(channel)}; {_stays(channel)}", observed, halt=Halt.REFUSED)
+    before = channel.accepted(policy.fingerprint) if channel else None
+    if channel and before and not channel.revocations(before.model):
+        why = f"accepted here before, on {release.stamp_of_time(before.at)}; {channel.name} → {before.model}"
+        moved = release.restored(channel, before, "restored", policy.address, "the rule is as it was")
+        return Decision(Action.UPDATE, why, observed, body=release.written(moved))
+    move = Action.UPDATE if observed else Action.CREATE
+    if tried is None:
+        return Decision(move, "decided by its gates once everything is measured", observed)
+    trials = [each.trial for each in tried]
+    passing = [each for each in tried if each.trial.verdict is Verdict.PASS]
+    free = [each for each in passing if not (channel and channel.revocations(each.model))]
+    if chosen := next(iter(free or passing), None):
+        return _accepted(policy, channel, observed, chosen, trials)
+    return _refused(policy, channel, observed, tried)
+
+
+def _settled(policy: Policy, channel: Channel, observed: Observed | None) -> Decision:
+    body = release.written(channel)
+    if channel.file in (release.MISSING, release.INTERRUPTED):
+        how = {release.MISSING: "is missing", release.INTERRUPTED: "was not written to its end"}
+        return Decision(
+            Action.UPDATE, f"the release file {how[channel.file]}; it is written anew", observed, body=body
+        )
+    if channel.file != release.SAME:
+        if policy.on_drift == "restore":
+            return Decision(Action.UPDATE, f"drift: {channel.file}; it is put back", observed, body=body)
+        why = f"drift: {channel.file}; it is left as it is, on_drift: restore would put it back"
+        return Decision(Action.BLOCK, why, observed, halt=Halt.DRIFT)
+    hold = f"; {_held(channel)}" if channel.hold else ""
+    return Decision(Action.KEEP, f"{channel.name} → {channel.model}{hold}", observed)
+
+
+def _accepted(
+    policy: Policy, channel: Channel | None, observed: Observed | None, chosen: Tried, trials: list[Trial]
+) -> Decision:
+    gone = channel.revocations(chosen.model) if channel else []
+    asked = release.approval(policy.fingerprint, chosen.model, chosen.runs, len(gone))
+    approved = policy.approved_fingerprint == asked
+    stays = channel is not None and channel.model == chosen.model
+    passes = f"{chosen.trial.candidate} passes {len(chosen.trial.judgements)} gates"
+    command = f"reconciler approve {policy.address}, or approved_fingerprint: {asked}"
+    if gone and not approved:
+        said = gone[-1]
+        why = f"{passes}, but {said.by} took {chosen.model} back on {said.at} ({said.reason}); to release it: {command}"
+        return Decision(Action.BLOCK, why, observed, evidence=trials, halt=Halt.REFUSED)
+    if policy.approval == MANUAL and not approved and not stays:
+        why = f"{passes}, waits for approval: {command}"
+        return Decision(Action.BLOCK, why, observed, evidence=trials, halt=Halt.UNAPPROVED)
+    moved = {"how": "promoted", "by": policy.address, "reason": passes}
+    word = {"by": policy.approved_by or policy.address, "fingerprint": asked} if approved else None
+    record = {**chosen.release, "moved": moved, "approved": word}
+    body = release.written(release.promoted(channel, policy.channel, chosen.model, record))
+    move = Action.UPDATE if observed else Action.CREATE
+    return Decision(move, passes, observed, evidence=trials, body=body)
+
+
+def _refused(
+    policy: Policy, channel: Channel | None, observed: Observed | None, tried: Sequence[Tried]
+) -> Decision:
+    trials = [each.trial for each in tried]
+    nearest = next((t for t in trials if t.verdict is Verdict.INCONCLUSIVE), trials[0])
+    fails = any(trial.verdict is Verdict.FAIL for trial in trials)
+    standing = next((each for each in tried if channel and each.model == channel.model), None)
+    revokes = policy.rollback == AUTOMATIC and standing and standing.trial.verdict is Verdict.FAIL
+    if channel and standing and revokes and (earlier := next(channel.earlier(), None)):
+        sentence = f"{standing.trial.candidate} fails now: {_stopped(standing.trial).sentence}"
+        word = Word(policy.address, release.stamp_of_time(channel.seen_at), sentence)
+        body = release.written(release.rolled_back(channel, earlier, word))
+        why = f"{sentence}; back to {earlier.model}, and held"
+        return Decision(Action.UPDATE, why, observed, evidence=trials, body=body)
+    verdict = "fails" if nearest.verdict is Verdict.FAIL else "is inconclusive on"
+    stays = f"; {_stays(channel)}" if channel else ""
+    why = f"{nearest.candidate} {verdict} a gate: {_stopped(nearest).sentence}{stays}"
+    halt = Halt.FAILED if fails else Halt.INCONCLUSIVE
+    return Decision(Action.BLOCK, why, observed, evidence=trials, halt=halt)
+
+
+def _stopped(trial: Trial) -> Judgement:
+    short = trial.stopped_by
+    assert short  # or it would have won
+    return short
+
+
+def _held(channel: Channel) -> str:
+    assert channel.hold
+    by, at, reason = channel.hold
+    return f"held by {by} since {at} ({reason}); reconciler lift {channel.name} ends that"
+
+
+def _stays(channel: Channel) -> str:
+    return f"{channel.name} stays on {channel.model}"

@@ -1,0 +1,261 @@
+"""
+What a channel leads to, as a value, and every way it may move. Pure.
+
+It moves forward when a rule accepts a model, and back when a person or a failing re-verification says
+so. A move back holds the channel, so that nothing automatic moves it until somebody lifts the hold, and
+revokes the model that it left: only a person's approval releases that one again.
+
+The object on the platform is the release; its file is a picture of it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from reconciler.errors import ReconcilerError, Refused
+
+COLLECTION = "reconciler/aliases"
+SAME, MISSING, INTERRUPTED = "same", "missing", "interrupted"  # how a release's file stands
+FINGERPRINT = "reconciler_fingerprint"
+Body = dict[str, Any]
+
+
+class Word(NamedTuple):
+    """What somebody said, and when."""
+
+    by: str
+    at: str  # UTC, ISO 8601
+    reason: str
+
+
+class Revoked(NamedTuple):
+    """A model that the channel was moved away from."""
+
+    model: str
+    by: str
+    at: str
+    reason: str
+
+
+class Entry(NamedTuple):
+    """One thing that the channel has led to. `metadata` is the stamp of the rule that accepted it."""
+
+    model: str
+    metadata: Mapping[str, str]
+    release: Mapping[str, Any]
+    at: float  # unix seconds
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A channel as it stands."""
+
+    name: str
+    model: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    release: Mapping[str, Any] = field(default_factory=dict)  # candidate, evidence, lineage, who moved it
+    history: tuple[Entry, ...] = ()  # oldest first; the last is what stands
+    hold: Word | None = None
+    revoked: tuple[Revoked, ...] = ()
+    canary: Mapping[str, Any] | None = None
+    revision: int | None = None  # how often it was written; None where the platform does not count
+    file: str = SAME
+    seen_at: float = 0.0  # unix seconds
+
+    @property
+    def fingerprint(self) -> str | None:
+        return self.metadata.get(FINGERPRINT)
+
+    @property
+    def subject(self) -> str | None:
+        """The fingerprint of what the model was made from."""
+        return self.release.get("subject")
+
+    @property
+    def since(self) -> float:
+        return self.history[-1].at if self.history else 0.0
+
+    def revocations(self, model: str) -> list[Revoked]:
+        return [each for each in self.revoked if each.model == model]
+
+    def earlier(self) -> Iterator[Entry]:
+        """What it led to before, newest first, every model once; neither what stands nor what was revoked."""
+        told = {self.model, *(each.model for each in self.revoked)}
+        for entry in reversed(self.history):
+            if entry.model not in told and entry.metadata.get(FINGERPRINT):
+                told.add(entry.model)
+                yield entry
+
+    def accepted(self, fingerprint: str) -> Entry | None:
+        """What exactly this rule accepted here before."""
+        found = (entry for entry in reversed(self.history) if entry.metadata.get(FINGERPRINT) == fingerprint)
+        return next(found, None)
+
+
+def read(alias: Mapping[str, Any]) -> Channel:
+    """An alias, as a platform or a release's file gives it."""
+    state = alias.get("state") or {}
+    now = Entry(
+        alias["model"],
+        alias.get("metadata") or {},
+        alias.get("release") or {},
+        alias.get("updated_at") or alias.get("created_at") or 0,
+    )
+    history = tuple(
+        Entry(each["model"], each.get("metadata") or {}, each.get("release") or {}, each.get("at") or 0)
+        for each in alias.get("history") or ()
+    )
+    return Channel(
+        name=alias["name"],
+        model=now.model,
+        metadata=now.metadata,
+        release=now.release,
+        history=history or (now,),
+        hold=Word(**state["hold"]) if state.get("hold") else None,
+        revoked=tuple(Revoked(**each) for each in state.get("revoked") or ()),
+        canary=alias.get("canary"),
+        revision=alias.get("revision"),
+        file=alias.get("file", SAME),
+        seen_at=alias.get("seen_at") or 0.0,
+    )
+
+
+def written(channel: Channel) -> Body:
+    """The request that makes the alias what `channel` says, if nobody wrote it meanwhile."""
+    state: Body = {"hold": channel.hold._asdict() if channel.hold else None}
+    state["revoked"] = [each._asdict() for each in channel.revoked]
+    body: Body = {"name": channel.name, "model": channel.model, "metadata": dict(channel.metadata)}
+    body |= {"release": dict(channel.release), "state": state, "canary": channel.canary}
+    return body if channel.revision is None else body | {"expected_revision": channel.revision}
+
+
+def promoted(channel: Channel | None, name: str, model: str, release: Mapping[str, Any]) -> Channel:
+    """The channel on a model that its rule accepted; a revocation ends with it. Its stamp comes later."""
+    channel = channel or Channel(name, model, revision=0)
+    left = tuple(each for each in channel.revoked if each.model != model)
+    return replace(channel, model=model, metadata={}, release=release, revoked=left, canary=None)
+
+
+def restored(channel: Channel, entry: Entry, how: str, by: str, reason: str) -> Channel:
+    """The channel on something that was accepted here before."""
+    release = {**entry.release, "moved": {"how": how, "by": by, "reason": reason}}
+    return replace(channel, model=entry.model, metadata=entry.metadata, release=release, canary=None)
+
+
+def rolled_back(channel: Channel, entry: Entry, word: Word) -> Channel:
+    """Back on an earlier release, held, with what stood here, or was tried here, revoked."""
+    gone = [channel.model, *([channel.canary["model"]] if channel.canary else [])]
+    moved = restored(channel, entry, "rolled back", word.by, word.reason)
+    kept = [each for each in channel.revoked if each.model != entry.model]
+    return replace(moved, hold=word, revoked=(*kept, *(Revoked(model, *word) for model in gone)))
+
+
+def held(channel: Channel, word: Word) -> Channel:
+    return replace(channel, hold=word)
+
+
+def lifted(channel: Channel) -> Channel:
+    """Without its hold; what was revoked stays revoked. Raises ReconcilerError."""
+    if channel.hold is None:
+        raise ReconcilerError(f"{channel.name} is not held")
+    return replace(channel, hold=None)
+
+
+def target(channel: Channel, to: str | None) -> Entry:
+    """
+    What `--to` means: nothing, the release before; a number, so many releases back; or a model.
+
+    Raises Refused for what was never released here.
+    """
+    earlier = list(channel.earlier())
+    if to is None or to.isdigit():
+        back = int(to or 1)
+        if not 1 <= back <= len(earlier):
+            count = f"{len(earlier)} earlier release{'s' * (len(earlier) != 1)}"
+            raise Refused(f"{channel.name} has {count} to go back to, not {back}; name one with --to MODEL")
+        return earlier[back - 1]
+    if to == channel.model:
+        raise Refused(f"{channel.name} is on {to} already")
+    known: list[Entry] = [each for each in reversed(channel.history) if each.metadata.get(FINGERPRINT)]
+    for entry in known:
+        if to in (entry.model, entry.release.get("candidate")):
+            return entry
+    names = ", ".join(dict.fromkeys(each.model for each in known if each.model != channel.model))
+    raise Refused(f"{to} was never released on {channel.name}; there was {names or 'nothing else'}")
+
+
+def approval(fingerprint: str, model: str, runs: Iterable[str], revocations: int) -> str:
+    """What a person approves: this model, by this rule, on these measurements, after so many revocations."""
+    bound = json.dumps([fingerprint, model, sorted(runs), revocations], separators=(",", ":"))
+    return hashlib.sha256(bound.encode()).hexdigest()[:16]
+
+
+def stamp_of_time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def picture(alias: Mapping[str, Any]) -> Body:
+    """A release as a document for git: what stands with all it rests on, and in short what stood before."""
+    channel = read(alias)
+    previous = next(channel.earlier(), None)
+    spec = {
+        "channel": channel.name,
+        "model": channel.model,
+        "since": stamp_of_time(channel.since),
+        "previous": previous.model if previous else None,
+        "hold": channel.hold._asdict() if channel.hold else None,
+        "canary": channel.canary,
+        **{key: value for key, value in channel.release.items() if key != "lineage"},
+        "lineage": channel.release.get("lineage", {}),
+        "stamp": dict(channel.metadata),
+        "revoked": [each._asdict() for each in channel.revoked],
+        "history": [_short(entry) for entry in channel.history],
+    }
+    return {
+        "apiVersion": "reconciler/v1",
+        "kind": "Release",
+        "metadata": {"name": channel.name},
+        "spec": spec,
+    }
+
+
+def _short(entry: Entry) -> Body:
+    kept = {
+        key: entry.release[key]
+        for key in ("candidate", "subject", "approved", "moved")
+        if key in entry.release
+    }
+    return {"model": entry.model, "at": stamp_of_time(entry.at), **kept, "stamp": dict(entry.metadata)}
+
+
+def from_picture(document: Any) -> Body | None:
+    """The alias that a release's file shows, for a platform that has none; None for anything else."""
+    try:
+        spec = document["spec"]
+        history = [
+            {
+                "model": each["model"],
+                "metadata": each["stamp"],
+                "release": {k: each[k] for k in ("candidate", "subject", "approved", "moved") if k in each},
+                "at": datetime.fromisoformat(each["at"]).timestamp(),
+            }
+            for each in spec.get("history") or []
+        ]
+        known = ("channel", "model", "since", "previous", "hold", "canary", "stamp", "revoked", "history")
+        found = {
+            "name": spec["channel"],
+            "model": spec["model"],
+            "metadata": spec["stamp"],
+            "release": {key: value for key, value in spec.items() if key not in known},
+            "state": {"hold": spec.get("hold"), "revoked": spec.get("revoked") or []},
+            "canary": spec.get("canary"),
+            "history": history,
+            "created_at": history[0]["at"] if history else 0,
+        }
+        read(found)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return found
