@@ -89,6 +89,17 @@ async def unavailable(request: Request) -> None:
     await request.reply(503, ERROR)
 
 
+async def full(request: Request) -> None:
+    """As the platform answers when its disk is full."""
+    error = {"message": "the platform's disk is full and nothing was stored", "type": "server_error"}
+    await request.reply(507, {"error": error | {"param": None, "code": "disk_full"}})
+
+
+async def no_key(request: Request) -> None:
+    error = {"message": "Incorrect API key provided.", "type": "invalid_request_error"}
+    await request.reply(401, {"error": error | {"param": None, "code": "invalid_api_key"}})
+
+
 async def busy(request: Request) -> None:
     await request.reply(429, ERROR, retry_after="7")
 
@@ -105,7 +116,7 @@ async def empty(request: Request) -> None:
 class FaultyServer:
     """`faults` by what was asked (`POST files`) are used up one by one; `always` stay."""
 
-    def __init__(self, data: Path, *, plain: bool = False) -> None:
+    def __init__(self, data: Path, *, plain: bool = False, says: Callable[[Ask], str] = says) -> None:
         data.mkdir(parents=True, exist_ok=True)
         self.plain = plain  # without idempotency
         self.faults: dict[str, list[Fault]] = {}
