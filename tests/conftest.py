@@ -1,3 +1,11 @@
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 
@@ -11,3 +19,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def update_golden(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are to be written instead of compared."""
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server of our own; it refuses to run as root, so another user runs it then."""
+    pytest.importorskip("psycopg", reason="PostgreSQL needs the extra `postgres`")
+    if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
+        pytest.skip("PostgreSQL's initdb and pg_ctl are not on the path")
+    folder, user = Path(tempfile.mkdtemp(prefix="pg-")), {}
+    if os.getuid() == 0:
+        try:
+            shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
+        except KeyError:
+            pytest.skip("root may not run PostgreSQL and there is no user postgres")
+        user = {"user": "postgres"}
+    silent = {"stdout": subprocess.DEVNULL, "check": True, "cwd": folder, **user}
+    subprocess.run(["initdb", "-D", folder / "db", "-U", "me", "-A", "trust", "--no-sync"], **silent)
+    options = f"-c listen_addresses='' -k {folder} -c fsync=off"
+    control = ["pg_ctl", "-D", folder / "db", "-w", "-l", folder / "log"]
+    subprocess.run([*control, "-o", options, "start"], **silent)
+    yield f"postgresql+psycopg://me@/postgres?host={folder}"
+    subprocess.run([*control, "-m", "immediate", "stop"], **silent)
+    shutil.rmtree(folder, ignore_errors=True)
