@@ -12,6 +12,9 @@ nothing. What this holds for:
 * refusal: the fails of one candidate's gates share 2.5 %, by Holm's method too, so that a rule with many
   gates does not fail good candidates more often;
 * looking again: the same results always get the same verdict. With `anytime` it holds for growing evals too.
+
+It does not hold for what is trained until it passes: every new candidate is a new chance of 2.5 %, and items
+that a candidate was tuned on prove nothing.
 """
 
 import math
