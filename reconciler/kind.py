@@ -106,6 +106,7 @@ class Decision:
     evidence: Any = None  # a kind's own: verdicts, measurements
     body: Mapping[str, Any] | None = None  # what to ask for, where a kind that measures knows it
     halt: Halt = Halt.BROKEN  # of what is blocked
+    approval: str | None = None  # what a person has to approve, so that it goes on
 
 
 class Progress(NamedTuple):

@@ -5,12 +5,14 @@ What was resolved is kept in the data folder beside the stamps of every file it 
 second look at an unchanged tree opens none of them. The cache may be deleted at any time.
 """
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from pydantic import ValidationError
 
 from reconciler import __version__, fingerprint, graph, loader
 from reconciler.errors import ManifestError, Problem, ReconcilerError
@@ -79,6 +81,25 @@ def load(root: Path) -> Project:
         what = "no manifest of kind Project here; add one, its name goes on everything that is made"
         raise ManifestError([Problem(str(root), what)])
     return Project(root, project.address.name, ProjectSpec.model_validate(project.body), desired)
+
+
+def outline(root: Path) -> Project:
+    """
+    A tree, or at least its name and platforms, so that a channel can be moved while manifests are broken.
+
+    Raises ManifestError where not even those can be read.
+    """
+    try:
+        return load(root)
+    except ManifestError:
+        tree, _ = loader.read_tree(root)
+        for each in tree.documents:
+            if each.kind == "Project":
+                with contextlib.suppress(ValidationError):
+                    return Project(
+                        root, each.name, ProjectSpec.model_validate(each.body.get("spec") or {}), {}
+                    )
+        raise
 
 
 def keep(data: Path) -> Path:

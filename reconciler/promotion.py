@@ -93,10 +93,10 @@ def _accepted(
     if gone and not approved:
         said = gone[-1]
         why = f"{passes}, but {said.by} took {chosen.model} back on {said.at} ({said.reason}); to release it: {command}"
-        return Decision(Action.BLOCK, why, observed, evidence=trials, halt=Halt.REFUSED)
+        return Decision(Action.BLOCK, why, observed, evidence=trials, halt=Halt.REFUSED, approval=asked)
     if policy.approval == MANUAL and not approved and not stays:
         why = f"{passes}, waits for approval: {command}"
-        return Decision(Action.BLOCK, why, observed, evidence=trials, halt=Halt.UNAPPROVED)
+        return Decision(Action.BLOCK, why, observed, evidence=trials, halt=Halt.UNAPPROVED, approval=asked)
     moved = {"how": "promoted", "by": policy.address, "reason": passes}
     word = {"by": policy.approved_by or policy.address, "fingerprint": asked} if approved else None
     record = {**chosen.release, "moved": moved, "approved": word}

@@ -1,14 +1,16 @@
 """What people and programs read: values in, text out. Pure, and golden-tested."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from reconciler import release
 from reconciler.engine import Pass
 from reconciler.gates import Trial
 from reconciler.kind import Action, Halt, State
 from reconciler.kinds.promotionrule import told
 from reconciler.plan import Change, Plan, Step
+from reconciler.release import Channel
 from reconciler.resource import Desired, Wanted
 
 VERSION = 1  # of every JSON document here
@@ -137,8 +139,50 @@ def explain_text(
     users = [each for each in plan.steps if any(n.address == step.address for n in each.wanted.needs)]
     lines += [f"  needed by    {each.action} {each.address}" for each in users]
     lines += [f"  {line}" for line in _details(step, plan, locate)]
-    lines += [f"  {when(each['at'])}  {each['event']} {each.get('id', '')}".rstrip() for each in events]
+    lines += [f"  {when(each['at'])}  {_event(each)}" for each in events]
     return "\n".join([*lines, f"  next         {_next(step)}"])
+
+
+def _event(event: Mapping[str, Any]) -> str:
+    """What happened, to what, and who did it why."""
+    said = [event["event"], event.get("id"), event.get("model"), event.get("by") and f"by {event['by']}"]
+    return " ".join(filter(None, said)) + (f": {event['reason']}" if event.get("reason") else "")
+
+
+def releases_text(channels: Sequence[Channel], project: str, platform: str) -> str:
+    """Where every channel leads, since when, by whom, and what stands against moving it."""
+    if not channels:
+        return f"{project} on {platform}: no channel leads anywhere yet"
+    heads = ("channel", "model", "since", "by", "hold", "previous", "file")
+    return "\n".join([f"{project} on {platform}", "", *table([heads, *map(_release, channels)])])
+
+
+def releases_markdown(channels: Sequence[Channel], project: str, platform: str) -> str:
+    rows = ["| " + " | ".join(map(_cell, _release(each))) + " |" for each in channels]
+    heads = ["| channel | model | since | by | hold | previous | file |", "|---|---|---|---|---|---|---|"]
+    return "\n".join([f"### {project} on {platform}", "", *heads, *rows])
+
+
+def releases_json(channels: Sequence[Channel], project: str, platform: str) -> str:
+    found = []
+    for each in channels:
+        body = release.written(each)
+        kept = {key: body[key] for key in ("name", "model", "metadata", "release", "state", "canary")}
+        history = [entry._asdict() for entry in each.history]
+        found.append(
+            kept | {"since": release.stamp_of_time(each.since), "file": each.file, "history": history}
+        )
+    document = {"version": VERSION, "project": project, "platform": platform, "releases": found}
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _release(channel: Channel) -> tuple[str, ...]:
+    moved = channel.release.get("moved") or {}
+    by = " by ".join(filter(None, [moved.get("how"), moved.get("by")]))
+    hold = f"{channel.hold.by}: {channel.hold.reason}" if channel.hold else "-"
+    previous = next((entry.model for entry in channel.earlier()), "-")
+    since = release.stamp_of_time(channel.since)
+    return channel.name, channel.model, since, by or "-", hold, previous, channel.file
 
 
 def mermaid(desired: Desired) -> str:
@@ -238,6 +282,8 @@ def _step(step: Step, locate: Locate) -> dict[str, Any]:
         "rows": step.rows._asdict() if step.rows else None,
         "notes": list(step.notes),
         "trials": [_trial(t) for t in step.decision.evidence or []],
+        "halt": str(step.decision.halt) if step.action is Action.BLOCK else None,
+        "approval": step.decision.approval,
     }
 
 

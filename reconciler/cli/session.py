@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+from reconciler import git
 from reconciler.creation import Creator
 from reconciler.engine import World
 from reconciler.errors import ReconcilerError
@@ -33,18 +34,18 @@ def chosen(project: Project, name: str | None) -> str:
 def reading(project: Project, name: str) -> Iterator[World]:
     """The world to look at: nothing can be written through it."""
     with _platform(project, name, write=False) as platform:
-        yield World(project.name, all_kinds(), ReadOnly(WithReleases(platform, project.releases)))
+        yield World(project.name, all_kinds(), ReadOnly(_releasing(project, name, platform)))
 
 
 @contextmanager
-def writing(project: Project, name: str) -> Iterator[tuple[World, Creator]]:
-    """The world to change, and the hand that does."""
+def writing(project: Project, name: str, *, trains: bool = True) -> Iterator[tuple[World, Creator]]:
+    """The world to change, and the hand that does. A platform that is started for it may be told to train nothing."""
     from reconciler.journal import Journal, me
 
     keep(project.data)
     journal = Journal.at(project.journal)
-    with _platform(project, name, write=True) as platform:
-        world = World(project.name, all_kinds(), WithReleases(platform, project.releases))
+    with _platform(project, name, write=True, trains=trains) as platform:
+        world = World(project.name, all_kinds(), _releasing(project, name, platform))
         yield world, Creator(world.platform, journal, me(), time.time)
 
 
@@ -68,15 +69,26 @@ def events(project: Project, address: Address) -> list[dict[str, Any]]:
     return journal.events(address, limit=10) if journal else []
 
 
+def _releasing(project: Project, name: str, platform: Platform) -> WithReleases:
+    """With releases as files; those of a platform other than the default in a folder of their own."""
+    own = name != project.spec.platform
+    folder = project.releases / f"@{name}" if own else project.releases
+    return WithReleases(platform, folder, lambda: git.commit(project.root))
+
+
 @contextmanager
-def _platform(project: Project, name: str, *, write: bool) -> Iterator[Platform]:
+def _platform(project: Project, name: str, *, write: bool, trains: bool = True) -> Iterator[Platform]:
     from reconciler.platforms import embedded
 
     spec = project.spec.platforms[name]
     if isinstance(spec, Embedded):
-        opened = embedded.attach if write else embedded.look
-        with opened(project.data / spec.data, name=name) as platform:
-            yield platform
+        data = project.data / spec.data
+        if write:
+            with embedded.attach(data, name=name, trains=trains) as attached:
+                yield attached
+        else:
+            with embedded.look(data, name=name) as looked:
+                yield looked
     else:
         key = os.environ.get(spec.api_key_env)
         with closing(OpenAI(spec.base_url, name=name, key=key, key_env=spec.api_key_env)) as platform:

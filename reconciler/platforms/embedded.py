@@ -34,9 +34,15 @@ TAKEN = "is served already"  # in the last words of a server that found another 
 
 
 @contextlib.contextmanager
-def attach(data: Path, *, name: str = "embedded", clock: Clock = Clock()) -> Iterator[OpenAI]:
-    """The platform that keeps its things in `data`, started if nobody runs it. Raises `Unreachable`."""
-    server = Server(data)
+def attach(
+    data: Path, *, name: str = "embedded", clock: Clock = Clock(), trains: bool = True
+) -> Iterator[OpenAI]:
+    """
+    The platform that keeps its things in `data`, started if nobody runs it. Raises `Unreachable`.
+
+    What is started for a moment need not go on with its jobs: then it `trains` nothing.
+    """
+    server = Server(data, *([] if trains else ["--jobs", "0"]))
     with contextlib.closing(server), _client(server, name, clock) as platform:
         yield platform
 

@@ -61,7 +61,7 @@ class WithReleases:
         if "aliases" in self.capabilities:
             aliases = [{**each, "file": self._compare(each)} for each in self._platform.list(collection)]
         else:
-            files = sorted(self._folder.rglob("*.yaml"))
+            files = [path for path in sorted(self._folder.rglob("*.yaml")) if not self._elsewhere(path)]
             aliases = [dict(found) for path in files if (found := self._read(path))]
         return [alias | {"seen_at": self._now()} for alias in aliases]
 
@@ -118,6 +118,10 @@ class WithReleases:
 
     def _path(self, channel: str) -> Path:
         return self._folder / f"{channel}.yaml"
+
+    def _elsewhere(self, path: Path) -> bool:
+        """Whether it belongs to another platform of the project, which has a folder below this one."""
+        return any(part.startswith("@") for part in path.relative_to(self._folder).parts)
 
     def _noted(self, channel: str) -> Path:
         path = self._path(channel)
