@@ -111,7 +111,9 @@ class Creator:
             return Deferred(str(error), 2.0)
         except Unclear as error:
             self.journal.renew_intent(intent, self.now())
-            return Deferred(f"{error}; looking whether it was made", 0.5)
+            rest = self.resting.get(wanted.fingerprint)
+            pause = min(2 * rest.end.pause, 30.0) if rest and isinstance(rest.end, Deferred) else 0.5
+            return self._rest(wanted, Deferred(f"{error}; looking whether it was made", pause), pause)
         self.journal.close_intent(intent, "made", self.now(), made.get("id") or made.get("name"))
         return Made(made)
 

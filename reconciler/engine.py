@@ -296,6 +296,9 @@ def _see(kind: Kind, world: World, parents: list[Observed] | Unseen) -> Seen | U
         return Seen.of(kind.look(world.platform, world.project, parents), world.project)
     except PlatformError as error:
         return Unseen(str(error))
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{world.platform.name} listed an object of {kind.name} that lacks or garbles a field"
+        return Unseen(f"{what} ({type(error).__name__}: {error}); is this OpenAI's contract?")
 
 
 def _parents(kind: Kind, desired: Desired, actual: Mapping[str, Seen | Unseen]) -> list[Observed] | Unseen:

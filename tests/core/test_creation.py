@@ -141,11 +141,23 @@ def test_a_platform_that_knows_repeats_is_asked_again_at_once(tree: Path, clock:
     platform.faults = {JOBS: [hides]}
     applier = Applier(tree, platform, clock)
 
-    applier.once()
+    applier.passes(1)
     done = applier.once()
 
     assert "…" == action(done, TUNED)
     assert [2, 1] == [platform.count(JOBS), len(platform.objects[JOBS])]
+
+
+def test_a_platform_that_only_fails_is_asked_less_and_less_often(
+    applier: Applier, platform: MemoryPlatform, clock: Clock
+) -> None:
+    platform.faults = {JOBS: [loses_request] * 1000}
+    start = clock.at
+
+    while clock.at < start + 600:
+        applier.passes(1)
+
+    assert 20 < platform.count(JOBS) < 30
 
 
 def test_a_definite_refusal_ends_the_intent_and_says_why(applier: Applier, platform: MemoryPlatform) -> None:
