@@ -26,6 +26,11 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--allow-model-sources", action="store_true", help="let TCP callers register models")
     serve.add_argument(
+        "--allow-private-webhooks",
+        action="store_true",
+        help="send webhooks to private addresses too, as a server on loopback does",
+    )
+    serve.add_argument(
         "--embedding-model",
         default="tiny-chat",
         metavar="NAME",

@@ -34,10 +34,12 @@ from reconciler.selfhosted import (
     jobs,
     models,
     permissions,
+    postman,
     responses,
     runner,
     supervisor,
     uploads,
+    webhooks,
     wire,
 )
 from reconciler.selfhosted.auth import Door
@@ -81,6 +83,7 @@ def all_routes() -> list[BaseRoute]:
         responses,
         embeddings,
         batches,
+        webhooks,
     )
     return [
         Route("/v1/reconciler", about, methods=["GET"]),
@@ -97,6 +100,7 @@ def make(here: Context, door: Door, routes: Sequence[BaseRoute] | None = None) -
             supervisor.running(here),
             runner.running(here) as app.state.runner,
             batchrunner.running(here, app) as app.state.batches,
+            postman.running(here),
         ):
             yield
         await here.engine.close()

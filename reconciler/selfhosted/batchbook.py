@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from reconciler.selfhosted import outbox
 from reconciler.selfhosted.store import Row, Tx
 
 BATCH = "batch"
@@ -71,6 +72,8 @@ def change(tx: Tx, row: Row, *, private: Mapping[str, Any] | None = None, **chan
     status = changes.get("status")
     if status is not None and status != row.status:
         changes[f"{status}_at"] = int(tx.now())
+        if status not in UNFINISHED:
+            outbox.say(tx, row.project, f"batch.{status}", row.id)
     body = row.wire() | changes
     kept = {} if private is None else {"private": private}
     tx.update(row, body=body, status=body["status"], **kept)

@@ -53,6 +53,7 @@ class Context:
     organization: str = "local"  # goes into the names of tuned models
     model_sources: bool = False  # whether TCP callers may register folders as models
     embedding_model: str = "tiny-chat"  # whose vectors the text similarity `cosine` compares
+    private_webhooks: bool = True  # whether webhooks may be at private addresses, and without https
     unsafe_graders: bool = False  # whether python graders run without isolation where there is none
     trainer: tuple[str, ...] = ()  # the command that trains; the job folder is added to it
     jobs_at_once: int = 1

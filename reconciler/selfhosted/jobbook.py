@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from reconciler.selfhosted import files, jobmethods, models
+from reconciler.selfhosted import files, jobmethods, models, outbox
 from reconciler.selfhosted.models import ModelRow
 from reconciler.selfhosted.store import Record, Row, Tx, tables
 
@@ -104,6 +104,7 @@ def change(tx: Tx, row: Row, *, private: Mapping[str, Any] | None = None, **chan
 
 def end(tx: Tx, row: Row, status: str, **changes: Any) -> None:
     change(tx, row, status=status, finished_at=int(tx.now()), estimated_finish=None, **changes)
+    outbox.say(tx, row.project, f"fine_tuning.job.{status}", row.id)
 
 
 def fail(tx: Tx, claim: Claim, code: str, message: str, param: str | None = None) -> None:

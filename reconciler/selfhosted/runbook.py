@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from reconciler.selfhosted import outbox
 from reconciler.selfhosted.evalitems import Tally, Usage
 from reconciler.selfhosted.store import Record, Row, Tx, objects
 
@@ -139,6 +140,7 @@ def finish(tx: Tx, claim: Claim, error: Mapping[str, str] | None = None) -> None
     body = row.wire() | {"status": status, "error": error}
     body["per_model_usage"] = body["per_model_usage"] or []
     tx.update(row, status=status, body=body, private=row.hidden() | {"worker": None})
+    outbox.say(tx, row.project, "eval.run.failed" if error else "eval.run.succeeded", row.id)
 
 
 def cancel(tx: Tx, run: Row) -> None:
@@ -146,6 +148,7 @@ def cancel(tx: Tx, run: Row) -> None:
     hidden = run.hidden()
     hidden |= {"fence": hidden["fence"] + 1, "worker": None}
     tx.update(run, status="canceled", body=run.wire() | {"status": "canceled"}, private=hidden)
+    outbox.say(tx, run.project, "eval.run.canceled", run.id)
 
 
 def forget(tx: Tx, run: Row) -> None:

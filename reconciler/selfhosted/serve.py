@@ -62,6 +62,9 @@ def serve(asked: argparse.Namespace, engine: context.Engine | None = None) -> in
             organization=asked.organization,
             model_sources=asked.allow_model_sources,
             embedding_model=asked.embedding_model,
+            private_webhooks=asked.allow_private_webhooks
+            or asked.host is None
+            or auth.is_loopback(asked.host),
             unsafe_graders=asked.unsafe_graders,
             trainer=tuple(shlex.split(asked.trainer)) if asked.trainer else TRAINER,
             jobs_at_once=asked.jobs,
