@@ -36,6 +36,14 @@ class Drawing(StrEnum):
     DOT = "dot"
 
 
+class ReportFormat(StrEnum):
+    HTML = "html"
+    MARKDOWN = "markdown"
+    JUNIT = "junit"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
 Folder = Annotated[Path, typer.Argument(help="the folder of manifests")]
 Out = Annotated[Output, typer.Option("--output", "-o", help="how to say it")]
 On = Annotated[
@@ -115,6 +123,28 @@ def explain(
     from reconciler.cli import commands
 
     raise typer.Exit(commands.explain(address, folder, output, platform))
+
+
+@app.command()
+def report(
+    address: Annotated[str, typer.Argument(help="EvalRun/name or PromotionRule/name", metavar="KIND/NAME")],
+    folder: Folder = HERE,
+    format_: Annotated[ReportFormat, typer.Option("--format", help="what to write")] = ReportFormat.HTML,
+    out: Annotated[Path | None, typer.Option(help="the file to write; the terminal if left out")] = None,
+    items: Annotated[
+        bool, typer.Option("--items", help="put items and answers into markdown and junit too")
+    ] = False,
+    platform: On = None,
+) -> None:
+    """
+    Write what was measured: an offline page, Markdown for a pull request, JUnit, CSV or JSON Lines.
+
+    html, csv and jsonl hold the eval's items and the models' answers: that is what they are for. markdown and
+    junit hold names and numbers only, unless --items. Training rows and secrets are in none of them.
+    """
+    from reconciler.cli import reports
+
+    raise typer.Exit(reports.report(address, folder, format_, out, platform, items))
 
 
 @app.command()
