@@ -136,13 +136,12 @@ def test_the_window_starts_when_the_answer_was_given_up(tree: Path, clock: Clock
     assert 1 == platform.count(JOBS)
 
 
-def test_a_platform_that_knows_repeats_is_asked_again_at_once(tree: Path, clock: Clock) -> None:
+def test_a_platform_that_knows_repeats_is_asked_again_soon(tree: Path, clock: Clock) -> None:
     platform = MemoryPlatform()
     platform.faults = {JOBS: [hides]}
     applier = Applier(tree, platform, clock)
 
-    applier.passes(1)
-    done = applier.once()
+    done = applier.passes(4)
 
     assert "…" == action(done, TUNED)
     assert [2, 1] == [platform.count(JOBS), len(platform.objects[JOBS])]

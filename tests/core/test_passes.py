@@ -188,6 +188,22 @@ def test_a_platform_out_of_sight_at_first_is_told_at_once(
     assert [] == clock.slept
 
 
+@pytest.mark.parametrize("garbled", [{"id": "x"}, {}, {"id": "x", "status": ["running"]}])
+def test_an_object_that_cannot_be_understood_is_not_taken_for_none(
+    applier: Applier, platform: MemoryPlatform, garbled: dict[str, object]
+) -> None:
+    finished(applier, platform)
+    asked = len(platform.asked)
+    platform.objects["fine_tuning/jobs"] = [{**garbled, "metadata": {"reconciler_project": "demo"}}]
+
+    done = applier.once()
+
+    assert (
+        "memory listed an object of FineTuneJob that lacks or garbles a field" in done.unseen["FineTuneJob"]
+    )
+    assert asked == len(platform.asked)
+
+
 @pytest.mark.parametrize("content", [b"no database, " * 100, b"SQLite format 3\0" + b"\xff" * 2000])
 def test_a_broken_journal_gets_a_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "journal.db"
