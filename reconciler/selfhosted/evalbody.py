@@ -11,7 +11,7 @@ from uuid import UUID
 import jsonschema
 from jsonschema.validators import validator_for
 
-from reconciler.selfhosted import grading, wire
+from reconciler.selfhosted import evallogs, grading, responsebody, wire
 from reconciler.selfhosted.grading.checking import check_messages
 from reconciler.selfhosted.sampling import Problem, read_sampling
 from reconciler.selfhosted.wire import WireError
@@ -37,14 +37,15 @@ def eval_problems(body: Mapping[str, Any]) -> list[Problem]:
     config = body.get("data_source_config")
     if not isinstance(config, Mapping):
         problems.append(Problem("data_source_config", "is required and must be an object"))
-    elif config.get("type") != "custom":
-        problems.append(
-            Problem(
-                "data_source_config.type", f"must be 'custom', got {config.get('type')!r}; send rows instead"
-            )
-        )
-    else:
+    elif config.get("type") == "custom":
         problems += _schema_problems(config.get("item_schema"))
+    elif config.get("type") not in evallogs.CONFIGS:
+        known = ", ".join(("custom", *evallogs.CONFIGS))
+        problems.append(
+            Problem("data_source_config.type", f"must be one of {known}, got {config.get('type')!r}")
+        )
+    elif not isinstance(config.get("metadata"), dict | None):
+        problems.append(Problem("data_source_config.metadata", "must be an object of text values"))
     criteria = body.get("testing_criteria")
     if not isinstance(criteria, list) or not criteria:
         problems.append(
@@ -111,15 +112,16 @@ def run_problems(body: Mapping[str, Any]) -> list[Problem]:
     if not isinstance(source, Mapping):
         return [*problems, Problem("data_source", "is required and must be an object")]
     kind = source.get("type")
-    if kind not in ("jsonl", "completions"):
-        return [*problems, Problem("data_source.type", f"must be 'jsonl' or 'completions', got {kind!r}")]
-    problems += _rows_problems(source.get("source"))
-    if kind == "completions":
-        problems += _completions_problems(source)
+    logged = {"completions": "stored_completions", "responses": "responses", "jsonl": None}
+    if kind not in logged:
+        return [*problems, Problem("data_source.type", f"must be one of {', '.join(logged)}, got {kind!r}")]
+    problems += _rows_problems(source.get("source"), logged[kind])
+    if kind != "jsonl":
+        problems += _sampling_problems(source)
     return problems
 
 
-def _rows_problems(source: Any) -> list[Problem]:
+def _rows_problems(source: Any, logged: str | None) -> list[Problem]:
     where = "data_source.source"
     if not isinstance(source, Mapping):
         return [Problem(where, "is required and must be an object")]
@@ -132,21 +134,28 @@ def _rows_problems(source: Any) -> list[Problem]:
             if not isinstance(content, list) or not content:
                 return [Problem(f"{where}.content", "must be a list with at least one row")]
             return []  # rows are checked against the schema when the run starts, like those of a file
+        case kind if kind is not None and kind == logged:
+            return evallogs.source_problems(source, where)
         case other:
-            return [Problem(f"{where}.type", f"must be 'file_id' or 'file_content', got {other!r}")]
+            known = ", ".join(name for name in ("file_id", "file_content", logged) if name)
+            return [Problem(f"{where}.type", f"must be one of {known}, got {other!r}")]
 
 
-def _completions_problems(source: Mapping[str, Any]) -> list[Problem]:
-    problems = []
-    if not isinstance(source.get("model"), str) or not source["model"]:
+def _sampling_problems(source: Mapping[str, Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    rows = source.get("source")
+    logged = isinstance(rows, Mapping) and rows.get("type") in evallogs.SOURCES
+    if not isinstance(source.get("model"), str | None if logged else str) or source.get("model") == "":
         problems.append(Problem("data_source.model", "is required and must be the name of a model"))
     params = source.get("sampling_params")
     if not isinstance(params, Mapping | None):
         problems.append(Problem("data_source.sampling_params", "must be an object"))
     elif params:
-        problems += read_sampling(params, "data_source.sampling_params")[1]
+        problems += read_sampling(sampling_params(source, problems), "data_source.sampling_params")[1]
     where = "data_source.input_messages"
     messages = source.get("input_messages")
+    if messages is None and logged:
+        return problems
     if not isinstance(messages, Mapping):
         return [*problems, Problem(where, "is required and must be an object")]
     match messages.get("type"):
@@ -166,11 +175,30 @@ def _completions_problems(source: Mapping[str, Any]) -> list[Problem]:
 
 def stored_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The data source as answered: `item_schema` in, `schema` out, around `item` and `sample`. Pure."""
-    properties: dict[str, Any] = {"item": config["item_schema"]}
-    if config.get("include_sample_schema"):
+    logged = config["type"] in evallogs.CONFIGS
+    properties: dict[str, Any] = {"item": evallogs.ITEM_SCHEMA if logged else config["item_schema"]}
+    if logged or config.get("include_sample_schema"):
         properties["sample"] = SAMPLE_SCHEMA
     wrapper = {"type": "object", "properties": properties, "required": list(properties)}
-    return {"type": "custom", "schema": wrapper}
+    more = {"metadata": config.get("metadata") or {}} if logged else {}
+    return {"type": config["type"], "schema": wrapper, **more}
+
+
+def asked_model(source: Mapping[str, Any]) -> str | None:
+    """The model that a run asks; None when the outputs are there already. Pure."""
+    return None if source["type"] == "jsonl" else source.get("model")
+
+
+def sampling_params(source: Mapping[str, Any], problems: list[Problem] | None = None) -> dict[str, Any]:
+    """The sampling params in the words of chats, whichever API a source speaks. Pure."""
+    params = dict(source.get("sampling_params") or {})
+    if source["type"] != "responses":
+        return params
+    text = params.get("text")
+    format = text.get("format") if isinstance(text, Mapping) else None
+    params["response_format"] = responsebody.response_format(format)
+    params["tools"] = responsebody.chat_tools(params.get("tools"), [] if problems is None else problems)
+    return params
 
 
 def stored_criteria(criteria: Sequence[Mapping[str, Any]], ids: Sequence[UUID]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ meant then. Rows that came in the request are kept as a blob, like a file's, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from reconciler.selfhosted import context, evalbody, evals, idempotency, runbook, runner, wire
+from reconciler.selfhosted import context, evalbody, evallogs, evals, idempotency, runbook, runner, wire
 from reconciler.selfhosted.blobs import Blobs
 from reconciler.selfhosted.judging import EMBEDDING
 from reconciler.selfhosted.sampling import served
@@ -32,17 +32,19 @@ async def create(request: Request) -> Response:
     evals.refuse(evalbody.run_problems(body))
     run_id = wire.new_id("evalrun_")
     source = body["data_source"]
-    content = source["source"].get("content") if source["source"]["type"] == "file_content" else None
-    if content is not None:
-        await here.blobs.store(run_id, b"".join(wire.encode(row) + b"\n" for row in content))
+    rows = await _own_rows(request, source["source"])
+    if rows is not None:
+        await here.blobs.store(run_id, b"".join(wire.encode(row) + b"\n" for row in rows))
 
     def keep(tx: Tx) -> Answer:
         parent = evals.existing(tx, project, request.path_params["eval"])
         models = _models(tx, project, parent.wire(), source, here.embedding_model)
-        if content is None and tx.get(project, "file", source["source"]["id"]) is None:
+        if rows is None and tx.get(project, "file", source["source"]["id"]) is None:
             raise wire.missing("File", source["source"]["id"])
-        made = _queued(request, run_id, body, models.get(source.get("model", ""), ""), here.seconds())
-        kept = made if content is None else {**made, "data_source": _without_content(source)}
+        asked = evalbody.asked_model(source)
+        model = models[asked] if asked else ""
+        made = _queued(request, run_id, body, model, here.seconds())
+        kept = made if rows is None else {**made, "data_source": _without_content(source)}
         tx.insert(
             Record(
                 runbook.RUN,
@@ -68,13 +70,29 @@ async def create(request: Request) -> Response:
     return response
 
 
+async def _own_rows(request: Request, source: Mapping[str, Any]) -> Sequence[Any] | None:
+    """The rows that the run itself keeps: those that came with it, or those that are logged now."""
+    if source["type"] == "file_content":
+        content: Sequence[Any] = source["content"]
+        return content
+    if source["type"] not in evallogs.SOURCES:
+        return None
+    project = context.project(request)
+
+    def find(tx: Tx) -> Sequence[Any]:
+        config = evals.existing(tx, project, request.path_params["eval"]).wire()["data_source_config"]
+        return list(evallogs.rows(tx, project, source, config))
+
+    return await context.of(request).store.read(find)
+
+
 def _models(
     tx: Tx, project: str, parent: Mapping[str, Any], source: Mapping[str, Any], embedding_model: str
 ) -> dict[str, str]:
     """Every model that the run will ask: the name in use, the concrete name. Raises a 404 for none."""
     names = evalbody.models_of(parent["testing_criteria"])
-    if source["type"] == "completions":
-        names.append(source["model"])
+    if (asked := evalbody.asked_model(source)) is not None:
+        names.append(asked)
     models = {name: served(tx, project, name).id for name in names}
     if evalbody.compares_embeddings(parent["testing_criteria"]):
         models[EMBEDDING] = served(tx, project, embedding_model).id

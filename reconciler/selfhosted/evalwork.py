@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reconciler.selfhosted import evalitems, evalrows, grading, runbook
+from reconciler.selfhosted import evalitems, evallogs, evalrows, grading, runbook
 from reconciler.selfhosted.engine.values import Answer, Ask, EngineError
 from reconciler.selfhosted.evalitems import Outcome, Tally, Unanswerable, Usage
 from reconciler.selfhosted.evalrows import BadRow, Census, Row
@@ -92,7 +92,8 @@ class Work:
 
     def _asked(self, row: Row) -> Outcome:
         try:
-            messages = evalitems.messages_of(self.claim.data_source["input_messages"], row.item)
+            wanted = self.claim.data_source.get("input_messages") or evallogs.INPUT
+            messages = evalitems.messages_of(wanted, row.item)
         except Unanswerable as reason:
             return Outcome(row, {}, fault={"code": "invalid_input", "message": str(reason)})
         return Outcome(row, {}, messages)

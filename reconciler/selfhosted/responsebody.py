@@ -42,7 +42,7 @@ def read(body: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Asked
     problems = _unsupported(body)
     items = _items(body.get("input"), problems)
     messages = [*earlier, *_messages(items, problems)]
-    tools = _tools(body.get("tools"), problems)
+    tools = chat_tools(body.get("tools"), problems)
     text = body.get("text") or {}
     if not isinstance(text, Mapping):
         problems.append(Problem("text", "must be an object"))
@@ -59,7 +59,7 @@ def read(body: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Asked
         "messages": [*([{"role": "system", "content": instructions}] if instructions else []), *messages],
         "max_completion_tokens": body.get("max_output_tokens"),
         "tools": tools,
-        "response_format": _response_format(text.get("format")),
+        "response_format": response_format(text.get("format")),
         "top_logprobs": body.get("top_logprobs"),
         "logprobs": LOGPROBS in (body.get("include") or ()) or bool(body.get("top_logprobs")),
     }
@@ -195,7 +195,8 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     return dict(part)
 
 
-def _tools(tools: Any, problems: list[Problem]) -> list[dict[str, Any]] | None:
+def chat_tools(tools: Any, problems: list[Problem]) -> list[dict[str, Any]] | None:
+    """Function tools in the words of chats. Pure but for what it adds to the problems."""
     if not tools:
         return None
     if not isinstance(tools, list):
@@ -211,7 +212,8 @@ def _tools(tools: Any, problems: list[Problem]) -> list[dict[str, Any]] | None:
     return made
 
 
-def _response_format(format: Any) -> Any:
+def response_format(format: Any) -> Any:
+    """A text format in the words of chats. Pure."""
     if not isinstance(format, Mapping) or format.get("type") != "json_schema":
         return format
     return {

@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 
-from reconciler.selfhosted import evalrows, grading, runbook
+from reconciler.selfhosted import evalbody, evalrows, grading, runbook
 from reconciler.selfhosted.blobs import Blobs
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine.values import EngineError
@@ -206,17 +206,18 @@ class Runner:
                 named[name] = await self._store.read(find)
             except WireError as gone:
                 raise RunFailed("model_not_found", f"the model {concrete} is not there any more") from gone
-        model = named[source["model"]] if source["type"] == "completions" else None
+        name_asked = evalbody.asked_model(source)
+        model = named[name_asked] if name_asked else None
         if model is not None:
             try:
                 await self.sampler.load(model)
             except EngineError as error:
                 raise RunFailed(error.code, error.message) from error
-        inline = source["source"]["type"] == "file_content"
-        sampling, _ = read_sampling(source.get("sampling_params") or {})
+        own = source["source"]["type"] != "file_id"  # the run keeps its rows itself
+        sampling, _ = read_sampling(evalbody.sampling_params(source))
         return Work(
             claim=claim,
-            rows=self._blobs.path(claim.run_id if inline else source["source"]["id"]),
+            rows=self._blobs.path(claim.run_id if own else source["source"]["id"]),
             model=model,
             sampling=replace(
                 sampling, max_completion_tokens=sampling.max_completion_tokens or DEFAULT_MAX_TOKENS
