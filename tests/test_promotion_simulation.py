@@ -179,7 +179,7 @@ def test_scores_of_equal_models_are_promoted_as_better_at_most_so_often() -> Non
 def test_looking_after_every_item_promotes_equal_models_at_most_so_often(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    chosen, n, looks = np.random.default_rng(5), 300, range(30, 301, 30)
+    chosen, n, looks = np.random.default_rng(5), 200, range(20, 201, 20)
     drawn = chosen.choice(np.array([1, -1, 0], np.int8), (GATES, n), p=[0.1, 0.1, 0.8])
     logs = np.concatenate([betting.capital((part + 1) / 2, 0.5) for part in np.split(drawn, 40)])
     any_time = np.mean(np.exp(-logs) <= LEVEL)
