@@ -195,7 +195,7 @@ def test_looking_after_every_item_promotes_equal_models_at_most_so_often(
               f"{np.mean(peeked):.1%} without, looking {len(looks)} times")  # fmt: skip
 
     assert any_time <= most(LEVEL)
-    assert np.mean(peeked) > 2 * LEVEL  # what anytime is for
+    assert np.mean(peeked) > 1.8 * LEVEL  # what anytime is for
 
 
 def test_the_power_of_anytime_is_about_what_the_plan_says() -> None:
