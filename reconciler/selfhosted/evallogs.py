@@ -85,7 +85,7 @@ def _matches(logged: Row, source: Mapping[str, Any], metadata: Mapping[str, str]
         and asked("reasoning_effort") in (None, body["reasoning"]["effort"])
         and asked("temperature") in (None, body["temperature"])
         and asked("top_p") in (None, body["top_p"])
-        and (not asked("users") or body["user"] in asked("users"))
+        and (not asked("users") or body.get("user") in asked("users"))
         and (not asked("tools") or bool(tools & set(asked("tools"))))
     )
 

@@ -108,7 +108,7 @@ def _settings(
         "top_logprobs": given("top_logprobs", 0),
         "top_p": given("top_p", 1.0),
         "truncation": "disabled",
-        "user": given("user"),
+        **({"user": body["user"]} if body.get("user") is not None else {}),
     }
 
 
