@@ -105,13 +105,14 @@ class PromotionRuleKind(Kind):
         for index, gate in enumerate(spec.gates):
             measure = needs[wanted.needed(f"gates[{index}].eval")].body
             criterion = _criterion(wanted, gate, index, needs)
+            called = {c["name"]: c.get("id", c["name"]) for c in measure["testing_criteria"]}
             for subject, address in _runs(wanted, spec, gate).items():
                 run = needs[address]
                 items = platform.list(f"evals/{run.body['eval_id']}/runs/{run.id}/output_items")
                 results[subject, index] = measured(
                     items,
                     (run.body.get("result_counts") or {}).get("total", len(items)),
-                    criterion,
+                    called.get(criterion, criterion),  # results are named by the criterion's id
                     (measure.get("metadata") or {}).get(CLUSTER),
                     _span(measure["testing_criteria"], criterion),
                 )

@@ -80,6 +80,22 @@ def test_a_released_rule_still_tells_what_it_was_released_for(
     assert 2 == len(told.trials[0].judgements)
 
 
+def test_a_gate_on_one_grader_finds_its_results_by_the_id_that_platforms_call_them(
+    applier: Applier, platform: MemoryPlatform, tell: Tell
+) -> None:
+    edit(applier.root / "promote.yaml", "at_least: 0.8}", "grader: Grader/exact, at_least: 0.5}")
+    measure(applier, platform, better=160)
+    platform.objects["evals"][0]["testing_criteria"][0]["id"] = "exact-1f2e"
+    for path, items in platform.objects.items():
+        for item in items if path.endswith("/output_items") else []:
+            item["results"][0]["name"] = "exact-1f2e"
+
+    told = tell(RULE)
+
+    assert ("pass", 0.8) == (str(told.trials[0].judgements[0].verdict), told.trials[0].judgements[0].estimate)
+    assert ("right exact", ("exact",)) == (told.gates[0].name, told.runs[0].graders)
+
+
 def test_a_run_is_a_report_of_its_own(applier: Applier, platform: MemoryPlatform, tell: Tell) -> None:
     measure(applier, platform)
 
