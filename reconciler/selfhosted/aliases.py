@@ -61,19 +61,17 @@ async def put(request: Request) -> Response:
         revision = row.wire().get("revision", 1) if row else 0
         if wanted.expected_revision not in (None, revision):
             raise WireError(412, f"{wanted.name} was written meanwhile; look at it again", code="alias_moved")
-        moved = _moved(row.wire() if row else None, wanted, metadata, int(tx.now()))
+        after = moved(row.wire() if row else None, wanted, metadata, int(tx.now()))
         if row is None:
-            tx.insert(Record("alias", wanted.name, project, moved, moved["created_at"]))
-        elif moved != row.wire():
-            tx.update(row, body=moved)
-        return Answer(wire.encode(moved))
+            tx.insert(Record("alias", wanted.name, project, after, after["created_at"]))
+        elif after != row.wire():
+            tx.update(row, body=after)
+        return Answer(wire.encode(after))
 
     return await idempotency.once(request, idempotency.digest_of(body), move)
 
 
-def _moved(
-    alias: dict[str, Any] | None, wanted: Wanted, metadata: dict[str, str], now: int
-) -> dict[str, Any]:
+def moved(alias: dict[str, Any] | None, wanted: Wanted, metadata: dict[str, str], now: int) -> dict[str, Any]:
     """The alias after the move; asking for what it is already changes nothing. Pure."""
     before = alias or {"created_at": now, "history": []}
     same = [before.get(key) for key in ("model", "metadata", "release")] == [
