@@ -35,7 +35,9 @@ def report(
     told = FORMATS[format_](found, texts)
     if out is None:
         for piece in told:
-            sys.stdout.write(piece)
+            sys.stdout.write(
+                piece.encode("utf-8", "backslashreplace").decode()
+            )  # half a character is no UTF-8
         return 0
     try:
         _write(out, told)

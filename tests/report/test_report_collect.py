@@ -96,6 +96,27 @@ def test_a_gate_on_one_grader_finds_its_results_by_the_id_that_platforms_call_th
     assert ("right exact", ("exact",)) == (told.gates[0].name, told.runs[0].graders)
 
 
+def test_a_release_that_replaced_an_incumbent_still_shows_what_it_was_compared_with(
+    applier: Applier, platform: MemoryPlatform, tell: Tell
+) -> None:
+    edit(applier.root / "promote.yaml", "candidates: [FineTuneJob/tuned]", "candidates: [Model/base]")
+    edit(applier.root / "promote.yaml", "baseline: Model/base", "baseline: incumbent")
+    edit(applier.root / "promote.yaml", "at_least: 0.8", "at_least: 0.1")
+    measure(applier, platform, better=190)
+    applier.settle()
+    edit(applier.root / "promote.yaml", "candidates: [Model/base]", "candidates: [FineTuneJob/tuned]")
+    measure(applier, platform, better=190)
+    applier.settle()
+
+    told = tell(RULE)
+
+    assert ("FineTuneJob/tuned passes", "pass") == (told.headline, str(told.verdict))
+    assert [("Model/base", BASELINE, 40), ("FineTuneJob/tuned", CANDIDATE, 190)] == [
+        (run.subject, run.part, run.passed) for run in told.of("right")
+    ]
+    assert (150, 0) == (told.trials[0].judgements[1].gained, told.trials[0].judgements[1].lost)
+
+
 def test_a_run_is_a_report_of_its_own(applier: Applier, platform: MemoryPlatform, tell: Tell) -> None:
     measure(applier, platform)
 
