@@ -31,11 +31,13 @@ def prompt(run: Observed) -> dict[str, Any] | None:
 def _run(address: Address, needs: Needs, by_id: Mapping[str, Address]) -> dict[str, Any]:
     run = needs[address]
     found: dict[str, Any] = {"address": str(address), "id": run.id}
-    eval_id = run.body.get("eval_id")
-    items = ((run.body.get("data_source") or {}).get("source") or {}).get("id")
-    for field, value in (("eval", eval_id), ("dataset", items)):
-        if value:
-            found[field] = _named(by_id[value], needs) if value in by_id else {"id": value}
+    measure = Address(
+        "Eval", address.name.partition("@")[0]
+    )  # two evals may be one object; this is its name here
+    if measure in needs:
+        found["eval"] = _named(measure, needs)
+    if items := ((run.body.get("data_source") or {}).get("source") or {}).get("id"):
+        found["dataset"] = _named(by_id[items], needs) if items in by_id else {"id": items}
     return found
 
 
