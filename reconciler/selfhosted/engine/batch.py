@@ -81,7 +81,11 @@ class Batch:
             return
         self._waited = 0
         while group:
-            self.served.prefill([row.prompt for row in group], self._slots)
+            self.served.prefill(
+                [row.prompt for row in group],
+                self._slots,
+                [row.pixels for row in group if row.pixels is not None],
+            )
             for row in group:
                 self.rows.append(row)
                 self.waiting.popleft()

@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicCache
 from reconciler.selfhosted.engine.grammar import Grammars
 from reconciler.selfhosted.engine.slots import Slots
 from reconciler.selfhosted.engine.values import EngineError
+from reconciler.selfhosted.training.eyes import Eyes
 
 
 class Base:
@@ -99,6 +100,7 @@ class Served:
     ends: frozenset[int]  # tokens that end an answer
     context: int  # tokens of prompt and answer together
     longest_answer: int | None  # tokens, when the model's makers set one
+    eyes: Eyes | None = None  # of a model that sees
 
     def slots(self) -> Slots:
         return Slots(self.base.layers, self.base.network.device)
@@ -107,8 +109,8 @@ class Served:
         text: str = self.tokenizer.backend_tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def prefill(self, prompts: Sequence[Sequence[int]], slots: Slots) -> None:
-        """Let `prompts` join `slots`, all but their last tokens."""
+    def prefill(self, prompts: Sequence[Sequence[int]], slots: Slots, pixels: Sequence[Any] = ()) -> None:
+        """Let `prompts` join `slots`, all but their last tokens; `pixels` are their pictures, in their order."""
         heads = [list(prompt[:-1]) for prompt in prompts]
         widest = max(map(len, heads))
         cache = None
@@ -116,7 +118,11 @@ class Served:
             self.base.act_as(self.adapter)
             tokens = torch.tensor([head + [0] * (widest - len(head)) for head in heads], device=slots.device)
             cache = DynamicCache()
-            self.base.network(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            like = {"device": slots.device, "dtype": self.base.network.dtype}
+            seen = {"pixel_values": torch.cat(list(pixels)).to(**like)} if pixels else {}
+            self.base.network(
+                input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1, **seen
+            )
         slots.join(cache, [len(head) for head in heads])
 
     def step(self, tokens: Sequence[int], slots: Slots) -> Any:

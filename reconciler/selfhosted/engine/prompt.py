@@ -13,17 +13,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reconciler.selfhosted.engine.values import Ask, EngineError
-from reconciler.selfhosted.training import turns
+from reconciler.selfhosted.training import pictures, turns
+from reconciler.selfhosted.training.eyes import Eyes
 
 OPENS, CLOSES = "<tool_call>", "</tool_call>"
 
 
-def tokens(tokenizer: Any, ask: Ask) -> list[int]:
-    """The prompt of `ask` under the tokenizer's chat template; `invalid_request` when that refuses it."""
+def tokens(tokenizer: Any, ask: Ask, picture: str = "") -> list[int]:
+    """
+    The prompt of `ask` under the tokenizer's chat template; `invalid_request` when that refuses it.
+
+    `picture` is the text that stands for a picture where the model sees, "" where it reads text only.
+    """
     try:
         for message in ask.messages:
-            _only_text(message)
-        messages = turns.for_template(ask.messages)  # as they were in training
+            _only_readable(message, sees=bool(picture))
+        messages = turns.for_template(ask.messages, picture)  # as they were in training
         text = tokenizer.apply_chat_template(
             messages, tools=list(ask.tools) if ask.tools else None, add_generation_prompt=True, tokenize=False
         )
@@ -42,12 +47,35 @@ def tokens(tokenizer: Any, ask: Ask) -> list[int]:
     return ids
 
 
-def _only_text(message: Mapping[str, Any]) -> None:
+def shown(eyes: Eyes | None, ask: Ask, prompt: Sequence[int]) -> Any:
+    """The pictures of `ask` as the model takes them, None without any; `invalid_request` for a bad one."""
+    urls = list(pictures.urls(ask.messages)) if eyes else []
+    if eyes is None or prompt.count(eyes.token) != len(urls) * eyes.count:
+        if eyes:
+            raise EngineError("invalid_request", "the text of the messages spells the mark of a picture")
+        return None
+    if len(urls) > pictures.MOST:
+        raise EngineError(
+            "invalid_request", f"the messages show {len(urls)} pictures; {pictures.MOST} are the most"
+        )
+    seen = []
+    for number, url in enumerate(urls, start=1):
+        try:
+            seen.append(pictures.read(url))
+        except pictures.BadPicture as bad:
+            raise EngineError("invalid_request", f"picture {number} {bad}") from None
+    return eyes.pixels(seen) if seen else None
+
+
+def _only_readable(message: Mapping[str, Any], *, sees: bool) -> None:
     content = message.get("content")
     for part in content if isinstance(content, list) else ():
+        if sees and part.get("type") == "image_url":
+            continue
         if not isinstance(part.get("text", part.get("refusal")), str):
             kind = part.get("type")
-            raise EngineError("invalid_request", f"this model reads text only, not a part of type {kind}")
+            reads = "text and pictures" if sees else "text only"
+            raise EngineError("invalid_request", f"this model reads {reads}, not a part of type {kind}")
 
 
 class Said(NamedTuple):

@@ -25,7 +25,8 @@ class Row:
         self.key = key
         self.place = place  # among the asks of its call
         self.ask = ask
-        self.prompt = prompt.tokens(served.tokenizer, ask)
+        self.prompt = prompt.tokens(served.tokenizer, ask, served.eyes.text if served.eyes else "")
+        self.pixels = prompt.shown(served.eyes, ask, self.prompt)
         self.limit = answer_limit(len(self.prompt), ask.max_tokens, served)
         self.sampling = Sampling(ask.temperature, ask.top_p, random.Random(ask.seed))
         self.finish: str | None = None

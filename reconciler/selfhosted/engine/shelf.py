@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from reconciler.selfhosted.engine.grammar import Grammars
 from reconciler.selfhosted.engine.network import Base, Served
 from reconciler.selfhosted.engine.values import EngineError
+from reconciler.selfhosted.training import eyes
 
 ATTENTION = {"full_attention", "sliding_attention"}
 
@@ -90,7 +91,7 @@ class Shelf:
             base.peft.load_adapter(str(path), adapter_name=name)
             base.adapted(base.peft, name)
         base.network.eval()
-        return _served(path, base, name, _weights(path))
+        return _served(path, base, name, _weights(path), where)
 
     def _make_room(self, more: int, busy: Collection[str]) -> None:
         for folder in [folder for folder in self._served if folder not in busy]:
@@ -142,7 +143,8 @@ def _load(path: Path, device: str) -> Base:
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
     if not kinds <= ATTENTION or config.is_encoder_decoder:
         raise ValueError(f"the engine does not serve models of type {config.model_type}")
-    network, loading = AutoModelForCausalLM.from_pretrained(
+    of = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    network, loading = of.from_pretrained(
         path,
         config=config,
         dtype="auto",
@@ -160,7 +162,8 @@ def _load(path: Path, device: str) -> Base:
     return Base(network, sum(weight.nbytes for weight in network.parameters()))
 
 
-def _served(path: Path, base: Base, adapter: str | None, size: int) -> Served:
+def _served(path: Path, base: Base, adapter: str | None, size: int, weights: Path | None = None) -> Served:
+    weights = weights or path
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ValueError("its tokenizer has no tokenizer.json")
@@ -186,6 +189,7 @@ def _served(path: Path, base: Base, adapter: str | None, size: int) -> Served:
         ends=frozenset(ends),
         context=int(min(limits)),
         longest_answer=generation.max_new_tokens,
+        eyes=eyes.of(weights, base.network.config, tokenizer),
     )
 
 

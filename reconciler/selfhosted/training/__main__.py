@@ -59,11 +59,11 @@ def _run(folder: JobFolder) -> int:
 def _work(folder: JobFolder) -> None:
     asked = job.read(folder.job)
     story = Story(folder)
-    check_row = formats.check_for(asked.method)
+    base = bases.find(asked.model.path)
+    check_row = formats.check_for(asked.method, sees=base.sees)
     rows.check(asked.training_file, "training_file", check_row)
     if asked.validation_file:
         rows.check(asked.validation_file, "validation_file", check_row)
-    base = bases.find(asked.model.path)
     story.say("validated", "Files validated, moving job to queued state")
     _prepare_environment(folder, asked.threads)
     from reconciler.selfhosted.training import methods  # seconds of imports, after every cheap refusal

@@ -47,6 +47,7 @@ class Base:
     weights: Path
     adapter: Path | None
     defaults: Defaults = field(default_factory=Defaults)
+    sees: bool = False  # pictures, not text alone
 
     @property
     def tokens(self) -> Path:
@@ -66,13 +67,13 @@ def find(folder: Path) -> Base:
     defaults = about.defaults or Defaults()
     if not (folder / "adapter_config.json").exists():
         _need_weights(folder, "config.json")
-        return Base(folder, None, defaults)
+        return Base(folder, None, defaults, _sees(folder))
     _need_weights(folder, "adapter_config.json")
     if about.base is None:
         raise _unusable("it is an adapter and its reconciler.json names no base")
     weights = _upward(folder, Path(about.base))
     _need_weights(weights, "config.json")
-    return Base(weights, folder, about.defaults or _about(weights).defaults or Defaults())
+    return Base(weights, folder, about.defaults or _about(weights).defaults or Defaults(), _sees(weights))
 
 
 def _about(folder: Path) -> _About:
@@ -91,6 +92,10 @@ def _upward(folder: Path, path: Path) -> Path:
     if found is None:
         raise _unusable("the base of its adapter is missing")
     return found
+
+
+def _sees(folder: Path) -> bool:
+    return "vision_config" in json.loads((folder / "config.json").read_bytes())
 
 
 def _need_weights(folder: Path, config: str) -> None:

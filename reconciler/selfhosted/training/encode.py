@@ -47,9 +47,12 @@ class Examples:
 
 
 class Encoder:
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+    """`picture` is the text that stands for a picture, where the model sees."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int, picture: str = "") -> None:
         self._tokenizer = tokenizer
         self._max_length = max_length
+        self._picture = picture
 
     def encode(self, rows: Iterable[tuple[int, dict[str, Any]]], param: Param) -> Examples:
         """All rows of a file. Failure when the template refuses a row, or no row has anything to learn."""
@@ -87,7 +90,7 @@ class Encoder:
 
     def mark(self, row: Mapping[str, Any]) -> list[Marked]:
         """The examples of a row: one, or one for each trained turn."""
-        messages, tools = turns.for_template(row["messages"]), turns.tools_for_template(row)
+        messages, tools = turns.for_template(row["messages"], self._picture), turns.tools_for_template(row)
         assistant = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         trained = [i for i in assistant if row["messages"][i].get("weight", 1) == 1]
         text, blocks = self._render(messages, tools)

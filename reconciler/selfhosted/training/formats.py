@@ -6,6 +6,7 @@ and never quotes the row. Free of torch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from reconciler.selfhosted.training import job, rows
@@ -16,14 +17,14 @@ PREFERRED = ("preferred_output", "preferred_completion")
 NOT_PREFERRED = ("non_preferred_output", "non_preferred_completion")
 
 
-def check_for(method: job.Method) -> Callable[[Any], None]:
-    """The check of the rows that this method learns from."""
+def check_for(method: job.Method, *, sees: bool) -> Callable[[Any], None]:
+    """The check of the rows that this method learns from, on a base that may see pictures."""
     match method:
         case job.PreferenceMethod():
             return check_preference
         case job.ReinforcementMethod():
             return check_reinforcement
-    return rows.check_chat
+    return partial(rows.check_chat, sees=sees)
 
 
 def check_preference(row: Any) -> None:

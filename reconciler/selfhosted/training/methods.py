@@ -13,6 +13,10 @@ def train(folder: JobFolder, story: Story, job: Job, base: bases.Base) -> settin
     """Train to the end, from the newest resume state. Raises Failure, or Stopped after a SIGTERM."""
     settings.quiet(job)
     match job.method:
+        case SupervisedMethod(supervised=wanted) if base.sees:
+            from reconciler.selfhosted.training import vision
+
+            return vision.train(folder, story, job, base, wanted.hyperparameters)
         case SupervisedMethod(supervised=wanted):
             from reconciler.selfhosted.training import supervised
 

@@ -53,7 +53,7 @@ def check(path: Path, param: Param, check_row: Callable[[Any], None] | None = No
     code = f"invalid_{param}"
     count = bad = 0
     problems: list[str] = []
-    for line in _lines(path, param):
+    for line in lines(path, param):
         count += 1
         try:
             (check_row or check_chat)(_decode(line.text))
@@ -73,7 +73,7 @@ def check(path: Path, param: Param, check_row: Callable[[Any], None] | None = No
 
 def read(path: Path, param: Param) -> Iterator[tuple[int, dict[str, Any]]]:
     """The number and the content of every row of a file that passed `check`."""
-    for line in _lines(path, param):
+    for line in lines(path, param):
         yield line.number, msgspec.json.decode(line.text)
 
 
@@ -81,7 +81,8 @@ def _noun(param: Param) -> str:
     return param.replace("_", " ")
 
 
-def _lines(path: Path, param: Param) -> Iterator[Line]:
+def lines(path: Path, param: Param) -> Iterator[Line]:
+    """Every line that is not empty. Failure when the file cannot be read, or a row is too long to be meant."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -110,31 +111,31 @@ def _decode(text: bytes) -> Any:
         raise Problem("is nested too deeply") from None
 
 
-def check_chat(row: Any) -> None:
-    """A chat with an assistant who says something to learn. Raises Problem."""
+def check_chat(row: Any, *, sees: bool = False) -> None:
+    """A chat with an assistant who says something to learn, with pictures if the base `sees`. Raises Problem."""
     if not isinstance(row, dict):
         raise Problem("is not a JSON object")
     if "messages" not in row:
         known = next((name for key, name in _OTHER_FORMATS.items() if key in row), None)
         raise Problem(f"is {known}" if known else "has no messages")
-    check_messages(row["messages"])
+    check_messages(row["messages"], sees=sees)
     if not any(message["role"] == "assistant" for message in row["messages"]):
         raise Problem("has no assistant message to learn from")
     check_tools(row)
 
 
-def check_messages(messages: Any) -> None:
+def check_messages(messages: Any, *, sees: bool = False) -> None:
     """One message or more, each well made. Raises Problem."""
     if not isinstance(messages, list) or not messages:
         raise Problem("its messages are not a list with at least one message")
     for number, message in enumerate(messages, start=1):
         try:
-            _check_message(message)
+            _check_message(message, sees)
         except Problem as problem:
             raise Problem(f"message {number} {problem}") from None
 
 
-def _check_message(message: Any) -> None:
+def _check_message(message: Any, sees: bool) -> None:
     if not isinstance(message, dict):
         raise Problem("is not a JSON object")
     role = message.get("role")
@@ -150,7 +151,7 @@ def _check_message(message: Any) -> None:
         if isinstance(message["weight"], bool) or message["weight"] not in (0, 1):
             raise Problem("has a weight that is neither 0 nor 1")
     _check_calls(message, role)
-    _check_content(message, role)
+    _check_content(message, role, sees)
 
 
 def _check_calls(message: Mapping[str, Any], role: str) -> None:
@@ -178,7 +179,7 @@ def _is_call(function: Any) -> bool:
     )
 
 
-def _check_content(message: Mapping[str, Any], role: str) -> None:
+def _check_content(message: Mapping[str, Any], role: str, sees: bool) -> None:
     content = message.get("content")
     if content is None:
         spoke = message.get("tool_calls") or message.get("function_call") or message.get("refusal")
@@ -192,7 +193,11 @@ def _check_content(message: Mapping[str, Any], role: str) -> None:
     for number, part in enumerate(content, start=1):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "image_url":
-            raise Problem(f"its part {number} is an image, and the model reads text only")
+            if not sees:
+                raise Problem(f"its part {number} is an image, and the model reads text only")
+            if role != "user":
+                raise Problem(f"its part {number} is an image, which only messages of the user show")
+            continue
         if kind not in ("text", "refusal") or not isinstance(part.get(kind), str):
             raise Problem(f"its part {number} is not a text part")
 

@@ -16,9 +16,13 @@ from typing import Any
 _ROLES = {"developer": "system", "function": "tool"}
 
 
-def for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with the roles, texts and tool calls that templates know; `weight` is gone."""
-    return [_message(message) for message in messages]
+def for_template(messages: Sequence[Mapping[str, Any]], picture: str = "") -> list[dict[str, Any]]:
+    """
+    The messages with the roles, texts and tool calls that templates know; `weight` is gone.
+
+    `picture` is what stands in the text for each picture.
+    """
+    return [_message(message, picture) for message in messages]
 
 
 def tools_for_template(row: Mapping[str, Any]) -> list[dict[str, Any]] | None:
@@ -28,9 +32,9 @@ def tools_for_template(row: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     return tools or None
 
 
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+def _message(message: Mapping[str, Any], picture: str) -> dict[str, Any]:
     role = message["role"]
-    content = _text(message.get("content"))
+    content = _text(message.get("content"), picture)
     turn: dict[str, Any] = {
         "role": _ROLES.get(role, role),
         "content": content or _text(message.get("refusal")),
@@ -46,12 +50,15 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     return turn
 
 
-def _text(content: Any) -> str:
+def _text(content: Any, picture: str = "") -> str:
     if content is None:
         return ""
     if isinstance(content, str):
         return content
-    return "".join(part.get("text") or part.get("refusal") or "" for part in content)
+    return "".join(
+        picture if part.get("type") == "image_url" else part.get("text") or part.get("refusal") or ""
+        for part in content
+    )
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,12 @@ nothing in the result.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -53,10 +55,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         vocabulary: int,
         save_every: float,
         names: Mapping[str, str] = NAMES,
+        beside: Sequence[Path] = (),
     ) -> None:
         self._folder, self._story, self._plan = folder, story, plan
         self._about, self._vocabulary, self._save_every = about, vocabulary, save_every
-        self._names = names
+        self._names, self._beside = names, beside
         self.validation: Validation | None = None
         self.stopping = False
         self._losses: list[float] = []
@@ -109,6 +112,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         began, step = time.monotonic(), state.global_step
+        for file in self._beside:  # what belongs to a model and the trainer does not write
+            shutil.copyfile(file, self._folder.saving / f"checkpoint-{step}" / file.name)
         if self.ends(step) or (self.stopping and self._folder.pausing.exists()):
             self._folder.keep_model(step, self._about)
             told = self._story.metrics[step]

@@ -11,9 +11,18 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
+from reconciler.selfhosted.training import eyes
 from reconciler.selfhosted.training.bases import Base
+from reconciler.selfhosted.training.eyes import Eyes
 from reconciler.selfhosted.training.failures import Failure
 from reconciler.selfhosted.training.job import Full, Lora
 
@@ -49,13 +58,13 @@ def context(base: Base) -> int:
 def model(base: Base, tuning: Lora | Full, seed: int) -> Any:
     """The model with the parameters to tune marked, in the precision it is tuned in."""
     full = isinstance(tuning, Full)
-    whole = _whole(base.weights, torch.float32 if full or not _bf16() else torch.bfloat16)
+    loaded = whole(base.weights, torch.float32 if full or not _bf16() else torch.bfloat16)
     set_seed(seed)  # fresh adapters start at random
     if base.adapter:
-        adapted = PeftModel.from_pretrained(whole, base.adapter, is_trainable=not full)
+        adapted = PeftModel.from_pretrained(loaded, base.adapter, is_trainable=not full)
         return adapted.merge_and_unload().requires_grad_(True) if full else adapted
     if isinstance(tuning, Full):
-        return whole
+        return loaded
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=tuning.rank,
@@ -63,10 +72,21 @@ def model(base: Base, tuning: Lora | Full, seed: int) -> Any:
         target_modules=tuning.target,
         base_model_name_or_path=str(base.weights),
     )
-    adapted = get_peft_model(whole, config)
+    adapted = get_peft_model(loaded, config)
     targets = adapted.peft_config["default"]
     targets.target_modules = sorted(targets.target_modules)  # a set would be saved in any order
     return adapted
+
+
+def eyes_of(base: Base, tokenizer: PreTrainedTokenizerFast) -> Eyes:
+    """How the base looks at pictures. Failure when it cannot, or in a way that we do not know."""
+    try:
+        found = eyes.of(base.weights, AutoConfig.from_pretrained(base.weights, **_LOCAL), tokenizer)
+    except (OSError, ValueError) as error:
+        raise _broken("what it does with pictures cannot be loaded, or is not known here") from error
+    if found is None:
+        raise _broken("it reads text only")
+    return found
 
 
 def kept_rank(base: Base, tuning: Lora | Full) -> int | None:
@@ -77,9 +97,12 @@ def kept_rank(base: Base, tuning: Lora | Full) -> int | None:
     return rank if rank != tuning.rank else None
 
 
-def _whole(folder: Path, dtype: torch.dtype) -> Any:
+def whole(folder: Path, dtype: torch.dtype) -> Any:
+    """The model in this folder, every weight of it. Failure when one is missing or cannot be read."""
     try:
-        found, report = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(folder, **_LOCAL)
+        of = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+        found, report = of.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation="sdpa",
