@@ -26,7 +26,7 @@ def html(report: Report) -> str:
     """The whole page."""
     style, script = _inline("page.css"), _inline("page.js")
     parts = [
-        ("verdict", "Verdict", _verdicts(report)),
+        ("verdict", "Verdict" if report.gates else "Result", _verdicts(report)),
         ("graders", "Graders", sections.graders(report)),
         ("slices", "Slices", sections.slices(report)),
         ("flips", "Flips", browse.flips(report)),
@@ -49,7 +49,7 @@ def html(report: Report) -> str:
     )
     body = tag(
         "body",
-        tag("a", "Skip to the verdict", href="#verdict", class_="skip"),
+        tag("a", "Skip to the result", href="#verdict", class_="skip"),
         _masthead(report, [(id, title) for id, title, _ in shown]),
         tag("main", *(_section(id, title, body) for id, title, body in shown)),
         tag(

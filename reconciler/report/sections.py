@@ -18,7 +18,7 @@ def rates(report: Report) -> Markup:
         for name in report.evals
         for run in report.of(name)
     ]
-    return join([_table(("subject", *RATE_HEADS), rows, "rates"), tag("p", WILSON, class_="note")])
+    return _table(("subject", *RATE_HEADS), rows, "rates")
 
 
 def graders(report: Report) -> Markup:
@@ -48,7 +48,7 @@ def slices(report: Report) -> Markup | None:
         fields = counts.sliceable(runs)
         if fields:
             parts += [tag("h3", name), *(_sliced(runs, field) for field in fields)]
-    return join([*parts, tag("p", WILSON, class_="note")]) if parts else None
+    return join(parts) if parts else None
 
 
 def _sliced(runs: Sequence[Run], field: str) -> Markup:
