@@ -10,13 +10,19 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from reconciler.prices import Price
 from reconciler.stats import Estimate, Interval
 from reconciler.stats.betting import Running
 from reconciler.stats.flips import Flips
 from reconciler.stats.means import Mean
 from reconciler.stats.proportions import Calibration, Corrected, CorrectedDifference, Share, clustered
+from reconciler.stats.quantiles import Quantile
 
 COMPARING = ("improves_by", "not_worse_than")
+LACKS = {
+    "p95_latency_ms": "have no latency, which this platform may not tell",
+    "cost_per_1k_items": "have no price; add the model's to the rule's prices",
+}
 BOUNDS = ("at_least", "at_most", *COMPARING)
 
 
@@ -31,6 +37,8 @@ class ItemResult(NamedTuple):
     passed: float | None
     score: float | None
     cluster: Hashable = None
+    latency_ms: float | None = None  # None when the platform does not say
+    usd: float | None = None  # None when nobody knows the price
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ def measured(
     criterion: str | None,
     cluster: str | None = None,
     span: tuple[float, float] = (0.0, 1.0),
+    price: Price | None = None,
 ) -> Measured:
     """
     Output items of a run as results: of one criterion, or of all together. Pure.
@@ -67,7 +76,10 @@ def measured(
         passed = None if errored else all(r["passed"] for r in graded)
         score = None if errored or not scores else sum(scores) / len(scores)
         group = (item.get("datasource_item") or {}).get(cluster) if cluster else None
-        result = ItemResult(passed, score, None if group is None else str(group))
+        latency = (item.get("reconciler") or {}).get("latency_ms")
+        usage = (item.get("sample") or {}).get("usage")
+        usd = price.of(usage) if price and usage else None
+        result = ItemResult(passed, score, None if group is None else str(group), latency, usd)
         found.setdefault(str(item["datasource_item_id"]), []).append(result)
     repeats = max(map(len, found.values()), default=1)
     together = {item: _together(results, span[0]) for item, results in found.items()}
@@ -80,13 +92,17 @@ def _together(results: Sequence[ItemResult], least: float) -> ItemResult:
         return results[0]
     passed = sum(float(result.passed or 0) for result in results) / len(results)
     score = sum(least if result.score is None else result.score for result in results) / len(results)
-    return ItemResult(passed, score, results[0].cluster)
+    times = [result.latency_ms for result in results if result.latency_ms is not None]
+    costs = [result.usd for result in results if result.usd is not None]
+    slowest = max(times) if len(times) == len(results) else None
+    usd = sum(costs) / len(costs) if len(costs) == len(results) else None
+    return ItemResult(passed, score, results[0].cluster, slowest, usd)
 
 
 class Rule(NamedTuple):
     """What a gate asks: one bound on one metric. `bound` is one of BOUNDS."""
 
-    metric: str  # pass_rate | fail_rate | mean_score
+    metric: str  # pass_rate | fail_rate | mean_score | p95_latency_ms | cost_per_1k_items
     bound: str
     value: float
     primary: bool = False  # of several such, one has to pass
@@ -135,7 +151,8 @@ def weigh(case: Case) -> Finding:
     fine = sum(all(_value(rule, side.items.get(i)) is not None for side in sides) for i in ids)
     if n - fine > rule.most_errors * n or not n:
         share = f"{(n - fine) / n:.0%} of the items" if n else "all 0 items"
-        why = f"not comparable: {share} errored or are missing, at most {rule.most_errors:.0%} may"
+        what = LACKS.get(rule.metric, "errored or are missing")
+        why = f"not comparable: {share} {what}, at most {rule.most_errors:.0%} may"
         return Finding(rule, n, why=why)
     clusters = _clusters(ids, sides)
     if rule.compares:
@@ -151,7 +168,16 @@ def weigh(case: Case) -> Finding:
 
 
 def _value(rule: Rule, item: ItemResult | None) -> float | None:
-    return None if item is None else item.score if rule.metric == "mean_score" else item.passed
+    if item is None:
+        return None
+    match rule.metric:
+        case "mean_score":
+            return item.score
+        case "p95_latency_ms":
+            return item.latency_ms
+        case "cost_per_1k_items":
+            return None if item.usd is None else 1000 * item.usd
+    return item.passed
 
 
 def _values(rule: Rule, ids: Sequence[str], side: Measured, instead: float) -> list[float]:
@@ -180,6 +206,11 @@ def _clusters(ids: Sequence[str], sides: Sequence[Measured]) -> list[Hashable] |
 
 
 def _absolute(rule: Rule, ids: Sequence[str], side: Measured, clusters: list[Hashable] | None) -> Estimate:
+    if rule.metric == "p95_latency_ms":
+        return Quantile(_values(rule, ids, side, math.inf), 0.95)
+    if rule.metric == "cost_per_1k_items":
+        dearest = max(value for i in ids if (value := _value(rule, side.items.get(i))) is not None)
+        return Mean(_values(rule, ids, side, dearest), (0.0, dearest), clusters)
     span, judge = _span(rule, [side]), rule.calibration
     worst = span[1] if rule.metric == "mean_score" and rule.bound == "at_most" else span[0]
     values = _values(rule, ids, side, worst)

@@ -23,7 +23,19 @@ class Expectation(NamedTuple):
 def foresee(rule: Rule, n: int, level: float, expected: Expectation) -> str:
     """One sentence: the smallest truth the gate can detect, and how likely it is to pass. `level` is one-sided."""
     level = power.anytime(level) if rule.anytime else level
+    if rule.metric == "p95_latency_ms":
+        return _quick(rule, n, level)
+    if rule.metric == "cost_per_1k_items":
+        return f"n={n}: passes when the upper end of what they cost stays under ${rule.value:.4g}"
     return (_compared if rule.compares else _alone)(rule, n, level, expected)
+
+
+def _quick(rule: Rule, n: int, level: float) -> str:
+    """What an upper bound on the 95th percentile takes: so many of n answers under it."""
+    least = power.detectable(lambda share: power.of_share(n, 0.95, share, level), 0.95, 1.0)
+    if least is None:
+        return f"n={n}: cannot pass, it takes {least_items(0.05, level)} items"
+    return f"n={n}: passes {power.USUAL:.0%} of the time if {least:.1%} of answers take less than {rule.value:g} ms"
 
 
 def _compared(rule: Rule, n: int, level: float, expected: Expectation) -> str:

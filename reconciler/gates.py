@@ -25,6 +25,8 @@ from enum import StrEnum
 from reconciler.evidence import Case, Finding, Measured, Rule, weigh
 from reconciler.stats.multiplicity import adjusted, holm
 
+UNITS = {"p95_latency_ms": "{:.0f} ms", "cost_per_1k_items": "${:.4g}"}
+
 
 class Verdict(StrEnum):
     PASS = "pass"
@@ -162,11 +164,15 @@ def wanted(rule: Rule) -> str:
         "improves_by": "better by more than",
         "not_worse_than": "not worse by more than",
     }
+    if rule.metric in UNITS:
+        return f"{words[rule.bound]} {_show(rule.value, rule)}"
     by = f"{100 * rule.value:g} points" if rule.compares else f"{rule.value:.1%}"
     return f"{words[rule.bound]} {f'{rule.value:g}' if rule.metric == 'mean_score' else by}"
 
 
 def _show(value: float, rule: Rule) -> str:
+    if rule.metric in UNITS:
+        return UNITS[rule.metric].format(value) if math.isfinite(value) else "unknown"
     if rule.metric == "mean_score":
         return f"{value:+.3f}" if rule.compares else f"{value:.3f}"
     return f"{100 * value:+.1f}" if rule.compares else f"{value:.1%}"

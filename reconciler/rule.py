@@ -50,7 +50,9 @@ class Calibration(Spec):
 
 class Gate(Spec):
     eval: Annotated[str, Ref("Eval")]
-    metric: Literal["pass_rate", "fail_rate", "mean_score"] = "pass_rate"
+    metric: Literal["pass_rate", "fail_rate", "mean_score", "p95_latency_ms", "cost_per_1k_items"] = (
+        "pass_rate"
+    )
     grader: Annotated[str | None, GRADER] = Field(
         None,
         description="judge this grader of the eval alone (Grader/name, or an inline one's name); all if unset",
@@ -79,6 +81,14 @@ class Gate(Spec):
             raise ValueError(f"{bounds[0]} compares a pass_rate or a mean_score; turn the fail_rate around")
         if self.primary and bounds[0] != "improves_by":
             raise ValueError("primary marks what has to improve; it goes with improves_by")
+        if self.metric in gates.UNITS:
+            if bounds[0] != "at_most" or self.at_most is None or self.at_most <= 0:
+                raise ValueError(f"{self.metric} goes with at_most, and something above 0")
+            if self.grader or self.calibration:
+                raise ValueError(
+                    f"{self.metric} is of whole answers; it goes with no grader and no calibration"
+                )
+            return self
         if self.metric == "mean_score" and self.calibration:
             raise ValueError("a calibration corrects a pass_rate or a fail_rate, not a mean_score")
         if self.metric != "mean_score" and not self.compares and not 0 < self.rule().value < 1:
@@ -97,6 +107,13 @@ class Gate(Spec):
         return self.rule().compares
 
 
+class PriceSpec(Spec):
+    """USD per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
 class PromotionRuleSpec(Spec):
     channel: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$", description="the name applications call"
@@ -108,6 +125,9 @@ class PromotionRuleSpec(Spec):
         "which is what the channel leads to when the rule is judged",
     )
     gates: list[Gate] = Field(min_length=1)
+    prices: dict[str, PriceSpec] = Field(
+        default_factory=dict, description="USD per million tokens, by the beginning of a model's name"
+    )
     confidence: float = Field(
         0.95, gt=0.5, lt=1, description="two-sided; half of the rest is the chance to promote wrongly"
     )
@@ -131,10 +151,25 @@ class PromotionRuleSpec(Spec):
     )
     description: Annotated[str, COSMETIC] = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _on_the_first_eval(cls, body: Any) -> Any:
+        """Latency and cost are measured where the answers are, unless the gate says on what."""
+        listed = body.get("gates") if isinstance(body, Mapping) else None
+        if not isinstance(listed, list) or not all(isinstance(gate, Mapping) for gate in listed):
+            return body
+        first = next((gate["eval"] for gate in listed if "eval" in gate), None)
+        if first is None:
+            return body
+        named = [{"eval": first, **gate} if gate.get("metric") in gates.UNITS else gate for gate in listed]
+        return {**body, "gates": named}
+
     @model_validator(mode="after")
     def _comparable(self) -> "PromotionRuleSpec":
         if self.baseline is None and any(gate.compares for gate in self.gates):
             raise ValueError("improves_by and not_worse_than need a baseline")
+        if self.anytime and any(gate.metric in gates.UNITS for gate in self.gates):
+            raise ValueError("anytime does not go with latency or cost; drop one of them")
         if self.anytime and any(gate.calibration for gate in self.gates):
             raise ValueError("anytime and a calibration do not go together; drop one of them")
         return self
@@ -223,5 +258,5 @@ def told(judgement: Judgement) -> dict[str, Any]:
     numbers = ("sentence", "estimate", "low", "high", "confidence", "p", "n", "gained", "lost", "method")
     plain = {name: getattr(judgement, name) for name in numbers}
     return {"verdict": str(judgement.verdict)} | {
-        k: None if v != v else v for k, v in plain.items()
-    }  # no NaN
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()
+    }  # JSON knows neither NaN nor infinity

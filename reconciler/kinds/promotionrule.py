@@ -17,6 +17,7 @@ from reconciler.kind import Action, Ask, Decision, Kind, Needs, Observed, Seen, 
 from reconciler.kinds.eval import CLUSTER
 from reconciler.kinds.grader import model_name
 from reconciler.kinds.model import ModelSpec
+from reconciler.prices import Price, price
 from reconciler.promotion import Policy, Tried
 from reconciler.release import Channel
 from reconciler.resource import Address, Desired, Need, Ref, Wanted
@@ -101,6 +102,7 @@ class PromotionRuleKind(Kind):
 
     def gather(self, platform: Platform, wanted: Wanted, needs: Needs) -> Results:
         spec: PromotionRuleSpec = self.spec(wanted)
+        own = {name: Price(**each.model_dump()) for name, each in spec.prices.items()}
         results = {}
         for index, gate in enumerate(spec.gates):
             measure = needs[wanted.needed(f"gates[{index}].eval")].body
@@ -115,6 +117,7 @@ class PromotionRuleKind(Kind):
                     called.get(criterion, criterion),  # results are named by the criterion's id
                     (measure.get("metadata") or {}).get(CLUSTER),
                     _span(measure["testing_criteria"], criterion),
+                    price(model_name(needs[_subject(wanted, subject)]), own),
                 )
         return results
 
@@ -214,6 +217,10 @@ def incumbent(wanted: Wanted, spec: PromotionRuleSpec, channel: Channel, desired
             )
     needs = (*wanted.needs, Need(INCUMBENT, subject), *(Need(str(run), run) for run in dict.fromkeys(runs)))
     return [*more.values(), replace(wanted, needs=needs, facts=wanted.facts | {INCUMBENT: str(subject)})]
+
+
+def _subject(wanted: Wanted, name: str) -> Address:
+    return Address.parse(wanted.facts[INCUMBENT] if name == INCUMBENT else name)
 
 
 def _runs(wanted: Wanted, spec: PromotionRuleSpec, gate: Gate) -> dict[str, Address]:

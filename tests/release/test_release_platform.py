@@ -308,3 +308,18 @@ def daemon(tree: Path) -> Iterator[Iterator[dict[str, Any]]]:
         process.send_signal(signal.SIGTERM)
         process.communicate()
     assert 0 == process.returncode
+
+
+def test_latency_and_cost_are_gates_like_others(channel: Channel, platform: Platform) -> None:
+    measured = [
+        {"eval": "Eval/moods", "at_least": 0.8},
+        {"metric": "p95_latency_ms", "at_most": 600_000},
+        {"metric": "cost_per_1k_items", "at_most": 1.0},
+    ]
+    channel.rule("first", gates=measured, prices={"first": {"input": 1.0, "output": 2.0}})
+
+    assert 0 == channel.apply()
+
+    _, latency, cost = channel.shown["evidence"]
+    assert latency["estimate"] > 0 and "order statistics" == latency["method"]
+    assert 0 < cost["low"] <= cost["estimate"] <= cost["high"] < 1.0
