@@ -13,6 +13,7 @@ from reconciler.report.markup import Markup, tag
 
 MARGIN = 2.0  # per cent of the width, on both sides
 SHARES = ("pass_rate", "fail_rate")
+UNITS = {"p95_latency_ms": "{:,.0f} ms", "cost_per_1k_items": "${:.3g}"}  # of metrics that are never below 0
 
 
 class Scale(NamedTuple):
@@ -35,11 +36,12 @@ def scale_of(judgement: Judgement) -> Scale:
     rule = judgement.rule
     if rule.metric in SHARES and not rule.compares:
         return Scale(0.0, 1.0)
-    shown = [v for v in (judgement.low, judgement.high, rule.line, 0.0) if not math.isnan(v)]
+    ends = (judgement.low, judgement.estimate, judgement.high, rule.line, 0.0)
+    shown = [value for value in ends if math.isfinite(value)]
     low, high = min(shown), max(shown)
     room = 0.12 * (high - low or 1.0)
     bound = 1.0 if rule.metric in SHARES else math.inf
-    return Scale(max(-bound, low - room), min(bound, high + room))
+    return Scale(0.0 if rule.metric in UNITS else max(-bound, low - room), min(bound, high + room))
 
 
 def interval(judgement: Judgement) -> Markup:
@@ -87,8 +89,10 @@ def ticks(scale: Scale) -> list[float]:
 
 def number(value: float, rule: Rule) -> str:
     """A value in the unit of its gate."""
-    if math.isnan(value):
-        return "unknown"
+    if not math.isfinite(value):
+        return "unknown" if math.isnan(value) else "no bound"
+    if rule.metric in UNITS:
+        return UNITS[rule.metric].format(value)
     if rule.metric not in SHARES:
         return f"{value:+.3g}" if rule.compares else f"{value:.3g}"
     return f"{100 * value:+.3g} points" if rule.compares else f"{100 * value:.3g} %"

@@ -68,7 +68,8 @@ def _sampling(report: Report) -> Iterator[str]:
 
 
 def _unmeasured(report: Report) -> Iterator[str]:
-    missing = ["cost"]
+    priced = any(j.rule.metric == "cost_per_1k_items" for trial in report.trials for j in trial.judgements)
+    missing = [] if priced else ["cost"]
     if not any(_timed(run) for run in report.runs):
         missing.append("latency")
     else:
@@ -76,7 +77,7 @@ def _unmeasured(report: Report) -> Iterator[str]:
             "Latency is that of the batch an item was sampled in, on the machine that ran the eval; "
             "it is not what a user would wait under load."
         )
-    yield f"Not measured: {' and '.join(missing)}; whether eval items resemble rows the model was trained on."
+    yield f"Not measured: {', '.join([*missing, 'whether eval items resemble rows that a model was trained on'])}."
     verb = "was" if len(report.evals) == 1 else "were"
     yield f"Only {_joined(list(report.evals))} {verb} run: what no eval asks is unknown."
 
