@@ -68,12 +68,12 @@ def release(tx: Tx, claim: Claim) -> None:
 
 
 def change(tx: Tx, row: Row, *, private: Mapping[str, Any] | None = None, **changes: Any) -> None:
-    """Change fields of the batch; a new status gets its time."""
+    """Change fields of the batch, which has only those that are known; a new status gets its time."""
     status = changes.get("status")
     if status is not None and status != row.status:
         changes[f"{status}_at"] = int(tx.now())
         if status not in UNFINISHED:
             outbox.say(tx, row.project, f"batch.{status}", row.id)
-    body = row.wire() | changes
+    body = row.wire() | {name: value for name, value in changes.items() if value is not None}
     kept = {} if private is None else {"private": private}
     tx.update(row, body=body, status=body["status"], **kept)

@@ -71,24 +71,16 @@ async def create(request: Request) -> Response:
 
 
 def _batch(wanted: Wanted, metadata: dict[str, str], now: int) -> dict[str, Any]:
-    times = [f"{status}_at" for status in ("in_progress", "finalizing", "completed", "failed")]
-    times += [f"{status}_at" for status in ("expired", "cancelling", "cancelled")]
     return {
         "id": wire.new_id("batch_"),
         "object": "batch",
         "endpoint": wanted.endpoint,
-        "model": None,
-        "errors": None,
         "input_file_id": wanted.input_file_id,
         "completion_window": wanted.completion_window,
         "status": "validating",
-        "output_file_id": None,
-        "error_file_id": None,
         "created_at": now,
         "expires_at": now + WINDOW,
-        **dict.fromkeys(times),
         "request_counts": {"total": 0, "completed": 0, "failed": 0},
-        "usage": None,
         "metadata": metadata,
     }
 

@@ -141,11 +141,11 @@ class Worker:
         self._here, self._app, self._claim = here, app, claim
         self._input = here.blobs.path(claim.body["input_file_id"])
         self._total = int(claim.body["request_counts"]["total"])
-        self._model = claim.body["model"]
+        self._model = claim.body.get("model")
         self.look = asyncio.Event()  # set when the batch should be looked at before the next tick
 
     async def work(self) -> None:
-        if self._claim.body["in_progress_at"] is None and not await self._validated():
+        if "in_progress_at" not in self._claim.body and not await self._validated():
             return
         answers = await asyncio.to_thread(Answers.open, self._here.data / "batches" / self._claim.id)
         ending = await self._rows(answers)
@@ -161,7 +161,7 @@ class Worker:
             found = batchfile.Census(0, "", [{**gone, "param": "input_file_id", "line": None}])
         errors = found.errors
         if not errors:
-            find = partial(served, project=self._claim.project, name=found.model)
+            find = partial(served, project=self._claim.project, name=found.model, listed=self._here.upstreams)
             try:
                 self._model = (await self._here.store.read(find)).id
             except WireError as missing:

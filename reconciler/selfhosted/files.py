@@ -120,10 +120,10 @@ async def find(here: Context, project: str, id: str) -> Row:
 def wire_file(
     id: str, size: int, created_at: int, filename: str, purpose: str, expires_at: int | None = None
 ) -> dict[str, Any]:
-    """A file as clients see it. Pure."""
+    """A file as clients see it; one that never expires does not say when. Pure."""
     file = {"id": id, "object": "file", "bytes": size, "created_at": created_at, "filename": filename}
-    file |= {"purpose": purpose, "status": "processed", "status_details": None, "expires_at": expires_at}
-    return file
+    file |= {"purpose": purpose, "status": "processed"}
+    return file if expires_at is None else {**file, "expires_at": expires_at}
 
 
 def file_record(body: dict[str, Any], project: str, sha256: str) -> Record:
@@ -135,7 +135,7 @@ def file_record(body: dict[str, Any], project: str, sha256: str) -> Record:
         body["created_at"],
         status=body["status"],
         label=body["purpose"],
-        expires_at=body["expires_at"],
+        expires_at=body.get("expires_at"),
         private={"sha256": sha256},
     )
 

@@ -129,7 +129,7 @@ def say(
     id = "ftevent-" + _short(f"{job}/{key}", 24)
     created_at = int(tx.now() if at is None else at)
     event = {"object": "fine_tuning.job.event", "id": id, "created_at": created_at, "level": level}
-    event |= {"message": message, "type": type, "data": data}
+    event |= {"message": message, "type": type} | ({} if data is None else {"data": data})
     tx.put(Record("event", id, project, event, created_at, parent=job))
 
 

@@ -72,9 +72,10 @@ def chosen(method: Method | None, deprecated: Hyperparameters | None) -> dict[st
     return {"type": method.type, method.type: wanted}
 
 
-def hyperparameters(method: dict[str, Any]) -> dict[str, Any] | None:
-    """The job object's top-level `hyperparameters`, which only supervised jobs have. Pure."""
-    return method["supervised"]["hyperparameters"] if method["type"] == "supervised" else None
+def hyperparameters(method: dict[str, Any]) -> dict[str, Any]:
+    """The job object's top-level `hyperparameters`, empty but for supervised jobs. Pure."""
+    chosen: dict[str, Any] = method["supervised"]["hyperparameters"] if method["type"] == "supervised" else {}
+    return chosen
 
 
 def resolved(method: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:

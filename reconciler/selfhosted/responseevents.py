@@ -35,7 +35,6 @@ class Head(NamedTuple):
             "model": self.model,
             "output": output,
             **self.settings,
-            "usage": None,
             **more,
         }
 
