@@ -33,6 +33,7 @@ from reconciler.selfhosted import (
     graderapi,
     jobs,
     models,
+    openapi,
     permissions,
     postman,
     responses,
@@ -84,6 +85,7 @@ def all_routes() -> list[BaseRoute]:
         embeddings,
         batches,
         webhooks,
+        openapi,
     )
     return [
         Route("/v1/reconciler", about, methods=["GET"]),

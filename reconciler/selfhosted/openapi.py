@@ -1,0 +1,248 @@
+"""
+Our own OpenAPI document: the routes as they are, with the bodies and queries that they read.
+
+Bodies come from the structs that check them; those that are checked by hand are written down here, loosely
+where OpenAI's own specification says it better. Answers are OpenAI's, and described there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from reconciler.selfhosted import (
+    aliases,
+    batches,
+    chat,
+    chatbody,
+    completions,
+    context,
+    embeddings,
+    evalruns,
+    evals,
+    files,
+    graderapi,
+    jobs,
+    models,
+    permissions,
+    responses,
+    uploads,
+    webhooks,
+    wire,
+)
+
+Schema = dict[str, Any]
+Endpoint = Callable[..., Any]
+
+TEXT: Schema = {"type": "string"}
+OBJECT: Schema = {"type": "object"}
+OBJECTS: Schema = {"type": "array", "items": OBJECT}
+METADATA: Schema = {
+    "type": ["object", "null"],
+    "maxProperties": 16,
+    "additionalProperties": {"type": "string", "maxLength": 512},
+}
+
+
+def _body(required: Sequence[str], **properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+STRUCTS: dict[Endpoint, type[msgspec.Struct]] = {
+    aliases.put: aliases.Wanted,
+    batches.create: batches.Wanted,
+    jobs.create: jobs.Wanted,
+    models.register: models.Register,
+    permissions.create: permissions.Wanted,
+    uploads.create: uploads.Wanted,
+    uploads.complete: uploads.Complete,
+    webhooks.create: webhooks.Wanted,
+    webhooks.update: webhooks.Changes,
+    webhooks.rotate_secret: webhooks.Rotation,
+    webhooks.test: webhooks.Trial,
+}
+
+WRITTEN: dict[Endpoint, Schema] = {
+    chat.create: _body(
+        ["model", "messages"],
+        model=TEXT,
+        messages={**OBJECTS, "minItems": 1},
+        n={"type": "integer", "minimum": 1, "maximum": chatbody.MAX_CHOICES},
+        temperature={"type": "number", "minimum": 0, "maximum": 2},
+        top_p={"type": "number", "minimum": 0, "maximum": 1},
+        max_completion_tokens={"type": "integer", "minimum": 1},
+        seed={"type": "integer"},
+        stop={"type": ["string", "array"]},
+        logprobs={"type": "boolean"},
+        top_logprobs={"type": "integer", "minimum": 0, "maximum": chatbody.MAX_TOP_LOGPROBS},
+        response_format=OBJECT,
+        tools=OBJECTS,
+        stream={"type": "boolean"},
+        stream_options=OBJECT,
+        store={"type": "boolean"},
+        metadata=METADATA,
+    ),
+    completions.update: _body(["metadata"], metadata={**METADATA, "type": "object"}),
+    embeddings.create: _body(
+        ["model", "input"],
+        model=TEXT,
+        input={"type": ["string", "array"]},
+        encoding_format={"enum": list(embeddings.FORMATS)},
+        dimensions={"type": "integer", "minimum": 1},
+    ),
+    evals.create: _body(
+        ["data_source_config", "testing_criteria"],
+        name=TEXT,
+        data_source_config=OBJECT,
+        testing_criteria={**OBJECTS, "minItems": 1},
+        metadata=METADATA,
+    ),
+    evals.update: _body([], name=TEXT, metadata=METADATA),
+    evalruns.create: _body(["data_source"], name=TEXT, data_source=OBJECT, metadata=METADATA),
+    graderapi.run: _body(["grader", "model_sample"], grader=OBJECT, item=OBJECT, model_sample=TEXT),
+    graderapi.validate: _body(["grader"], grader=OBJECT),
+    responses.create: _body(
+        ["model", "input"],
+        model=TEXT,
+        input={"type": ["string", "array"]},
+        instructions={"type": ["string", "null"]},
+        previous_response_id={"type": ["string", "null"]},
+        temperature={"type": "number", "minimum": 0, "maximum": 2},
+        max_output_tokens={"type": "integer", "minimum": 1},
+        tools=OBJECTS,
+        text=OBJECT,
+        stream={"type": "boolean"},
+        store={"type": "boolean"},
+        metadata=METADATA,
+    ),
+}
+
+BYTES: Schema = {"type": "string", "format": "binary"}
+FORMS: dict[Endpoint, Schema] = {
+    files.upload: _body(["file", "purpose"], file=BYTES, purpose={"enum": list(files.PURPOSES)}),
+    uploads.add_part: _body(["data"], data=BYTES),
+}
+
+# How many objects a page may have, and what else a list understands.
+PAGED: dict[Endpoint, int] = {
+    aliases.list_aliases: 1000,
+    batches.list_batches: 100,
+    completions.list_completions: 100,
+    completions.list_messages: 100,
+    evalruns.list_items: 100,
+    evalruns.list_runs: 100,
+    evals.list_evals: 100,
+    files.list_files: 10_000,
+    jobs.checkpoints: 100,
+    jobs.events: 100,
+    jobs.list_jobs: 100,
+    permissions.list_permissions: 100,
+    responses.list_input_items: 100,
+    webhooks.list_endpoints: 100,
+}
+FILTERS: dict[Endpoint, Mapping[str, Schema]] = {
+    completions.list_completions: {"model": TEXT},
+    evalruns.list_items: {"status": {"enum": list(evalruns.ITEM_STATUSES)}},
+    evalruns.list_runs: {"status": {"enum": list(evalruns.STATUSES)}},
+    evals.list_evals: {"order_by": {"enum": list(evals.ORDERED_BY)}},
+    files.list_files: {"purpose": TEXT},
+    permissions.list_permissions: {"project_id": TEXT},
+}
+MADE = (evals.create, evalruns.create)  # answered with 201; everything else with 200
+STREAMED = (chat.create, responses.create)
+RAW = (files.content,)
+
+ERROR = _body(
+    ["error"],
+    error=_body(
+        ["message", "type", "param", "code"],
+        message=TEXT,
+        type=TEXT,
+        param={"type": ["string", "null"]},
+        code={"type": ["string", "null"]},
+    ),
+)
+
+
+async def show(request: Request) -> Response:
+    """This document."""
+    return wire.answer(document(request.app.routes, context.of(request).version))
+
+
+def document(routes: Sequence[BaseRoute], version: str) -> dict[str, Any]:
+    """The routes as an OpenAPI document. Pure."""
+    template = "#/components/schemas/{name}"
+    made, components = msgspec.json.schema_components(STRUCTS.values(), ref_template=template)
+    bodies = {**WRITTEN, **dict(zip(STRUCTS, made, strict=True))}
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        if isinstance(route, Route):
+            path = re.sub(r"\{(\w+)(:\w+)?\}", r"{\1}", route.path)
+            for method in (route.methods or set()) - {"HEAD"}:
+                paths.setdefault(path, {})[method.lower()] = _operation(route, bodies)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "reconciler platform", "version": version},
+        "paths": paths,
+        "components": {
+            "schemas": {**components, "Error": ERROR},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}, {}],
+    }
+
+
+def _operation(route: Route, bodies: Mapping[Endpoint, Schema]) -> dict[str, Any]:
+    endpoint = route.endpoint
+    module = endpoint.__module__.rpartition(".")[2]
+    operation: dict[str, Any] = {
+        "tags": [module],
+        "parameters": _parameters(route),
+        "responses": {
+            "201" if endpoint in MADE else "200": {"description": "done", "content": _content(endpoint)},
+            "default": {"description": "refused", "content": _json({"$ref": "#/components/schemas/Error"})},
+        },
+    }
+    if endpoint.__doc__:
+        operation["summary"] = inspect.cleandoc(endpoint.__doc__)
+    if endpoint in bodies:
+        operation["requestBody"] = {"required": True, "content": _json(bodies[endpoint])}
+    if endpoint in FORMS:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": FORMS[endpoint]}},
+        }
+    return operation
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    found = [_parameter(name, "path", TEXT) for name in route.param_convertors]
+    query: dict[str, Schema] = dict(FILTERS.get(route.endpoint, {}))
+    if route.endpoint in PAGED:
+        query["limit"] = {"type": "integer", "minimum": 1, "maximum": PAGED[route.endpoint]}
+        query |= {"after": TEXT, "order": {"enum": ["asc", "desc"]}}
+    return found + [_parameter(name, "query", schema) for name, schema in query.items()]
+
+
+def _parameter(name: str, where: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "in": where, "required": where == "path", "schema": schema}
+
+
+def _content(endpoint: Endpoint) -> dict[str, Any]:
+    if endpoint in RAW:
+        return {"application/octet-stream": {"schema": BYTES}}
+    return {**_json(OBJECT), **({"text/event-stream": {"schema": TEXT}} if endpoint in STREAMED else {})}
+
+
+def _json(schema: Schema) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+routes = [Route("/v1/reconciler/openapi.json", show, methods=["GET"])]
