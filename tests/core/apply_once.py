@@ -42,7 +42,7 @@ def main(root: Path, url: str, at: str | None = None) -> None:
     sys.stdin.readline()
     while not applier.once().settled:
         applier.clock.at += 1
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":
