@@ -172,3 +172,49 @@ def test_the_story_is_told_in_rewards_and_the_best_three_models_are_kept(shelf: 
     kept = {f"step-{each['step_number']}" for each in ranked[1:]}
     assert kept == {path.name for path in (folder / "models").iterdir()}
     assert (folder / "model" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.train
+def test_a_response_format_holds_from_the_first_sample_and_a_model_may_be_the_judge(
+    shelf: Path, tmp_path: Path
+) -> None:
+    schema = {"type": "object", "properties": {"c": {"enum": ["red", "blue"]}}, "required": ["c"]}
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "c", "schema": schema | {"additionalProperties": False}},
+    }
+    judged = {"type": "score_model", "name": "judged", "model": "judge", "range": [0, 1]}
+    judged["input"] = [{"role": "user", "content": "{{ item.colour }}? {{ sample.output_text }}"}]
+    judged["sampling_params"] = {"max_completion_tokens": 4}
+    formed = {"type": "python", "name": "formed", "source": FORMED}
+    grader = {"type": "multi", "name": "reward", "calculate_output": "formed + 0 * judged"}
+    reinforcement = {
+        "grader": grader | {"graders": {"formed": formed, "judged": judged}},
+        "hyperparameters": {"n_epochs": 1, "batch_size": 8, "compute_multiplier": 0.25},
+        "response_format": form,
+    }
+    base = training_base.base_model(tmp_path / "base")
+    (base / "generation_config.json").write_text(json.dumps({"max_new_tokens": 64, "eos_token_id": 0}))
+    folder = rft_job(
+        shelf,
+        tmp_path / "job",
+        model={"path": str(base)},
+        judges={"judge": str(base)},
+        method={"type": "reinforcement", "reinforcement": reinforcement},
+    )
+
+    run(folder)
+
+    events = {event["key"]: event for event in lines.read(folder / "events.jsonl")}
+    first = events["step-1"]["data"]
+    assert 1.0 == first["train_mean_reward"]
+    # A model that never learned to judge gives no verdict, and that is said of every answer.
+    assert 16 == first["errors"]["model_grader_parse_error"]
+    assert first["model_graders_token_usage"]["judge"]["completion_tokens"] > 0
+
+
+FORMED = """
+import json
+def grade(sample, item):
+    return float(json.loads(sample["output_text"])["c"] in ("red", "blue"))
+"""

@@ -11,17 +11,18 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
-from transformers import GenerationConfig, PrinterCallback
+from transformers import GenerationConfig, LogitsProcessorList, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from reconciler.selfhosted import grading
 from reconciler.selfhosted.engine import Ask, EngineError, prompt
-from reconciler.selfhosted.training import auto, bases, rows, settings, weights
+from reconciler.selfhosted.training import auto, bases, constraint, rows, settings, weights
 from reconciler.selfhosted.training.failures import Failure
 from reconciler.selfhosted.training.folder import MODELS_KEPT, JobFolder, Story
 from reconciler.selfhosted.training.job import Full, Job, Reinforcement, ReinforcementHyperparameters
@@ -191,12 +192,28 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
         self.lesson = lesson
         self._rewards = rewards
         self._tallies: list[Tally] = []
+        self._grammars = constraint.grammars(self.processing_class, lesson.response_format)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Nothing: a card is written for every resume state, and nobody reads it."""
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self.lesson.training.tokens[int(row)] for row in prompts], None, {}
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *rest: Any, **more: Any) -> Any:
+        if self._grammars is None:
+            return super()._generate_single_turn(prompt_ids, *rest, **more)
+        wanted = self.lesson.response_format or {}
+        rule = constraint.Constraint(
+            self._grammars, wanted, len(prompt_ids), self.processing_class.eos_token_id
+        )
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        # TRL calls `generate` with its own arguments only; remove when it takes logits processors.
+        model.generate = partial(model.generate, logits_processor=LogitsProcessorList([rule]))
+        try:
+            return super()._generate_single_turn(prompt_ids, *rest, **more)
+        finally:
+            del model.generate
 
     def _reward(self, prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
         graded = self._graded(self.lesson.training, [int(row) for row in prompts], completion_ids)
