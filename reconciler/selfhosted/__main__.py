@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported late: --help should not wait for the server's libraries. They stay, so nothing is collected
     # while they are read (a tenth of the start), nor looked at by any later collection.
     gc.disable()
+    from sqlalchemy.exc import DatabaseError
+
     from reconciler.selfhosted import serve
 
     gc.freeze()
@@ -86,7 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return serve.keys(asked) if asked.command == "keys" else serve.serve(asked)
     except serve.Refused as refused:
         print(f"error: {refused}", file=sys.stderr)
-        return 1
+    except OSError as error:
+        print(f"error: {error.filename or asked.data}: {error.strerror or error}", file=sys.stderr)
+    except DatabaseError as error:
+        print(f"error: the store of {asked.data} cannot be used: {error.orig}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
