@@ -22,6 +22,9 @@ from reconciler.selfhosted.models import ModelRow
 from reconciler.selfhosted.store import Record, Row, Tx
 from reconciler.selfhosted.wire import Answer
 
+# OpenAI's jobs have these, and its specification has not; no job here has an eval of its own.
+UNDOCUMENTED = {"usage_metrics": None, "shared_with_openai": False, "eval_id": None}
+
 
 class Lora(Struct, tag="lora", forbid_unknown_fields=True):
     rank: Annotated[int, Meta(ge=1, le=1024)] = 16
@@ -242,6 +245,7 @@ def _job(
         "method": method,
         "metadata": metadata,
         "user_provided_suffix": wanted.suffix,
+        **UNDOCUMENTED,
         "reconciler": to_builtins(wanted.reconciler),
     }
 

@@ -233,7 +233,7 @@ def _metadata(body: Mapping[str, Any], problems: list[Problem]) -> dict[str, str
 def _unsupported(body: Mapping[str, Any]) -> list[Problem]:
     problems = [
         Problem(name, "is not supported by this server; leave it out")
-        for name in ("background", "conversation", "prompt", "context_management")
+        for name in ("background", "conversation", "prompt", "prompt_id", "context_management")
         if body.get(name)
     ]
     if body.get("truncation") not in (None, "disabled"):
