@@ -6,8 +6,8 @@ comes what was accepted here before, which is not judged anew; then the gates.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 from reconciler import release
 from reconciler.gates import Judgement, Trial, Verdict
@@ -29,6 +29,14 @@ class Policy:
     approved_by: str | None = None
     on_drift: Literal["report", "restore"] = "report"
     rollback: Literal["automatic", "manual"] = "manual"
+    canary: "Airing | None" = None
+
+
+class Airing(NamedTuple):
+    """How a model is tried on a share of users first."""
+
+    share: float
+    soak: float  # seconds
 
 
 @dataclass(frozen=True)
@@ -45,10 +53,12 @@ def decide(
     policy: Policy, channel: Channel | None, observed: Observed | None, tried: Sequence[Tried] | None
 ) -> Decision:
     """`tried` is None where nothing was measured yet."""
-    if channel and channel.fingerprint == policy.fingerprint:
+    if channel and channel.fingerprint == policy.fingerprint and not channel.canary:
         return _settled(policy, channel, observed)
     if channel and channel.hold:
         return Decision(Action.BLOCK, f"{_held(channel)}; {_stays(channel)}", observed, halt=Halt.REFUSED)
+    if channel and channel.canary:
+        return _on_air(policy, channel, observed, tried)
     before = channel.accepted(policy.fingerprint) if channel else None
     if channel and before and not channel.revocations(before.model):
         why = f"accepted here before, on {release.stamp_of_time(before.at)}; {channel.name} → {before.model}"
@@ -97,12 +107,60 @@ def _accepted(
     if policy.approval == MANUAL and not approved and not stays:
         why = f"{passes}, waits for approval: {command}"
         return Decision(Action.BLOCK, why, observed, evidence=trials, halt=Halt.UNAPPROVED, approval=asked)
-    moved = {"how": "promoted", "by": policy.address, "reason": passes}
     word = {"by": policy.approved_by or policy.address, "fingerprint": asked} if approved else None
-    record = {**chosen.release, "moved": moved, "approved": word}
-    body = release.written(release.promoted(channel, policy.channel, chosen.model, record))
+    record = {**chosen.release, "approved": word}
+    if policy.canary and channel and not stays:
+        share, first = policy.canary.share, {"candidate": chosen.trial.candidate, "approved": word}
+        aired = release.aired(channel, chosen.model, share, policy.fingerprint, first)
+        why = f"{passes}; {share:.0%} of users go first"
+        return Decision(Action.UPDATE, why, observed, evidence=trials, body=release.written(aired))
+    return _promoted(policy, channel, observed, chosen.model, record, passes, trials)
+
+
+def _promoted(
+    policy: Policy,
+    channel: Channel | None,
+    observed: Observed | None,
+    model: str,
+    record: Mapping[str, Any],
+    why: str,
+    trials: list[Trial],
+) -> Decision:
+    record = {**record, "moved": {"how": "promoted", "by": policy.address, "reason": why}}
+    body = release.written(release.promoted(channel, policy.channel, model, record))
     move = Action.UPDATE if observed else Action.CREATE
-    return Decision(move, passes, observed, evidence=trials, body=body)
+    return Decision(move, why, observed, evidence=trials, body=body)
+
+
+def _on_air(
+    policy: Policy, channel: Channel, observed: Observed | None, tried: Sequence[Tried] | None
+) -> Decision:
+    """A canary lasts its time, and then its own measurements decide; a changed rule ends it."""
+    canary = channel.canary
+    assert canary is not None
+    if canary["fingerprint"] != policy.fingerprint or policy.canary is None:
+        body = release.written(replace(channel, canary=None))
+        why = f"the rule changed, the canary on {canary['model']} ends"
+        return Decision(Action.UPDATE, why, observed, body=body)
+    left = canary["since"] + policy.canary.soak - channel.seen_at
+    if left > 0:
+        why = f"{canary['share']:.0%} of users are on {canary['model']} for {left:.0f} s more"
+        return Decision(Action.WAIT, why, observed)
+    if tried is None:
+        why = f"the canary on {canary['model']} is decided once it is measured again"
+        return Decision(Action.UPDATE, why, observed)
+    trials = [each.trial for each in tried]
+    on_air = next((each for each in tried if each.model == canary["model"]), None)
+    if on_air and on_air.trial.verdict is Verdict.PASS:
+        record = {**on_air.release, "approved": canary["release"]["approved"]}
+        why = f"{on_air.trial.candidate} passes {len(on_air.trial.judgements)} gates again, as a canary"
+        return _promoted(policy, channel, observed, on_air.model, record, why, trials)
+    why = _stopped(on_air.trial).sentence if on_air else "it is no candidate any more"
+    word = Word(policy.address, release.stamp_of_time(channel.seen_at), f"as a canary: {why}")
+    body = release.written(release.called_back(channel, word))
+    return Decision(
+        Action.UPDATE, f"the canary on {canary['model']} ends: {why}", observed, evidence=trials, body=body
+    )
 
 
 def _refused(

@@ -116,7 +116,7 @@ def read(alias: Mapping[str, Any]) -> Channel:
         history=history or (now,),
         hold=Word(**state["hold"]) if state.get("hold") else None,
         revoked=tuple(Revoked(**each) for each in state.get("revoked") or ()),
-        canary=alias.get("canary"),
+        canary={**alias["canary"], **(state.get("canary") or {})} if alias.get("canary") else None,
         revision=alias.get("revision"),
         file=alias.get("file", SAME),
         seen_at=alias.get("seen_at") or 0.0,
@@ -127,8 +127,12 @@ def written(channel: Channel) -> Body:
     """The request that makes the alias what `channel` says, if nobody wrote it meanwhile."""
     state: Body = {"hold": channel.hold._asdict() if channel.hold else None}
     state["revoked"] = [each._asdict() for each in channel.revoked]
+    tried = None
+    if channel.canary:
+        tried = {field: channel.canary[field] for field in ("model", "share")}
+        state["canary"] = {field: value for field, value in channel.canary.items() if field not in tried}
     body: Body = {"name": channel.name, "model": channel.model, "metadata": dict(channel.metadata)}
-    body |= {"release": dict(channel.release), "state": state, "canary": channel.canary}
+    body |= {"release": dict(channel.release), "state": state, "canary": tried}
     return body if channel.revision is None else body | {"expected_revision": channel.revision}
 
 
@@ -151,6 +155,19 @@ def rolled_back(channel: Channel, entry: Entry, word: Word) -> Channel:
     moved = restored(channel, entry, "rolled back", word.by, word.reason)
     kept = [each for each in channel.revoked if each.model != entry.model]
     return replace(moved, hold=word, revoked=(*kept, *(Revoked(model, *word) for model in gone)))
+
+
+def aired(channel: Channel, model: str, share: float, fingerprint: str, record: Mapping[str, Any]) -> Channel:
+    """The channel with a share of its users on a model that its rule accepted; what stands, stands."""
+    since = {"since": channel.seen_at, "fingerprint": fingerprint, "release": record}
+    return replace(channel, canary={"model": model, "share": share, **since})
+
+
+def called_back(channel: Channel, word: Word) -> Channel:
+    """The channel without its canary, whose model is revoked."""
+    if channel.canary is None:
+        raise ReconcilerError(f"{channel.name} has no canary")
+    return replace(channel, canary=None, revoked=(*channel.revoked, Revoked(channel.canary["model"], *word)))
 
 
 def held(channel: Channel, word: Word) -> Channel:
@@ -207,7 +224,7 @@ def picture(alias: Mapping[str, Any]) -> Body:
         "since": stamp_of_time(channel.since),
         "previous": previous.model if previous else None,
         "hold": channel.hold._asdict() if channel.hold else None,
-        "canary": channel.canary,
+        "canary": dict(channel.canary) if channel.canary else None,
         **{key: value for key, value in channel.release.items() if key != "lineage"},
         "lineage": channel.release.get("lineage", {}),
         "stamp": dict(channel.metadata),
@@ -250,8 +267,12 @@ def from_picture(document: Any) -> Body | None:
             "model": spec["model"],
             "metadata": spec["stamp"],
             "release": {key: value for key, value in spec.items() if key not in known},
-            "state": {"hold": spec.get("hold"), "revoked": spec.get("revoked") or []},
-            "canary": spec.get("canary"),
+            "state": {
+                "hold": spec.get("hold"),
+                "revoked": spec.get("revoked") or [],
+                "canary": _only(spec.get("canary"), ("since", "fingerprint", "release")),
+            },
+            "canary": _only(spec.get("canary"), ("model", "share")),
             "history": history,
             "created_at": history[0]["at"] if history else 0,
         }
@@ -259,3 +280,7 @@ def from_picture(document: Any) -> Body | None:
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
     return found
+
+
+def _only(value: Mapping[str, Any] | None, fields: Iterable[str]) -> Body | None:
+    return {field: value[field] for field in fields} if value else None

@@ -107,6 +107,22 @@ class Gate(Spec):
         return self.rule().compares
 
 
+class CanarySpec(Spec):
+    """How a new model is tried on a few users before it gets all of them."""
+
+    share: float = Field(
+        gt=0, lt=1, description="of users, by a hash of `user`; who names none gets the stable one"
+    )
+    soak: str = Field(pattern=r"^[0-9]+(s|m|h|d)$", description="how long, e.g. 1h")
+    rerun: list[Annotated[str, Ref("Eval")]] | None = Field(
+        None, description="evals that are measured again on it then; those of all gates if unset"
+    )
+
+    @property
+    def seconds(self) -> int:
+        return int(self.soak[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[self.soak[-1]]
+
+
 class PriceSpec(Spec):
     """USD per million tokens."""
 
@@ -149,6 +165,7 @@ class PromotionRuleSpec(Spec):
     rollback: Annotated[Literal["automatic", "manual"], COSMETIC] = Field(
         "manual", description="whether the release before comes back when what stands fails its gates later"
     )
+    canary: Annotated[CanarySpec | None, COSMETIC] = None
     description: Annotated[str, COSMETIC] = ""
 
     @model_validator(mode="before")
@@ -173,6 +190,21 @@ class PromotionRuleSpec(Spec):
         if self.anytime and any(gate.calibration for gate in self.gates):
             raise ValueError("anytime and a calibration do not go together; drop one of them")
         return self
+
+    @model_validator(mode="after")
+    def _decisive(self) -> "PromotionRuleSpec":
+        gated = {gate.eval.removeprefix("Eval/") for gate in self.gates}
+        for each in (self.canary.rerun if self.canary else None) or []:
+            if each.removeprefix("Eval/") not in gated:
+                raise ValueError(
+                    f"canary.rerun: no gate is on {each}, so measuring it again would decide nothing"
+                )
+        return self
+
+    def reruns(self, gate: Gate) -> bool:
+        """Whether a canary is measured again for this gate."""
+        listed = self.canary.rerun if self.canary else None
+        return listed is None or gate.eval.removeprefix("Eval/") in [e.removeprefix("Eval/") for e in listed]
 
     @property
     def rules(self) -> list[Rule]:

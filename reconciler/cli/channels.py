@@ -60,6 +60,8 @@ def rollback(channel: str, to: str | None, reason: str, by: str, folder: Path, p
     word = Word(by, _now(), reason)
 
     def back(found: Channel) -> Channel:
+        if found.canary and to is None:
+            return release.held(release.called_back(found, word), word)
         return release.rolled_back(found, release.target(found, to), word)
 
     moved = _move(channel, folder, platform, back, "rolled back", word)

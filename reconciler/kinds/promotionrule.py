@@ -18,7 +18,7 @@ from reconciler.kinds.eval import CLUSTER
 from reconciler.kinds.grader import model_name
 from reconciler.kinds.model import ModelSpec
 from reconciler.prices import Price, price
-from reconciler.promotion import Policy, Tried
+from reconciler.promotion import Airing, Policy, Tried
 from reconciler.release import Channel
 from reconciler.resource import Address, Desired, Need, Ref, Wanted
 from reconciler.rule import (
@@ -34,6 +34,7 @@ from reconciler.rule import (
 )  # fmt: skip
 from reconciler.world import Object, Platform
 
+AGAIN = "+canary"  # behind the name of a run that a canary's time made necessary
 __all__ = ["KIND", "PromotionRuleKind", "PromotionRuleSpec", "Results", "foresee", "run_of", "told", "trials"]
 
 
@@ -91,14 +92,19 @@ class PromotionRuleKind(Kind):
         return [self.observe(alias) for alias in platform.list("reconciler/aliases")]
 
     def bind(self, wanted: Wanted, seen: Seen, desired: Desired) -> list[Wanted]:
-        """The incumbent is measured as the candidates are: the same eval, items, prompt and sampling."""
-        if wanted.body.get("baseline") != INCUMBENT:
+        """
+        The incumbent is measured as the candidates are: the same eval, items, prompt and sampling.
+        A canary that has had its time is measured again.
+        """
+        if wanted.body.get("baseline") != INCUMBENT and not wanted.body.get("canary"):
             return [wanted]
         spec: PromotionRuleSpec = self.spec(wanted)
         standing = _standing(spec.channel, seen)
-        if standing is None or release.read(standing.body).fingerprint == wanted.fingerprint:
+        channel = release.read(standing.body) if standing else None
+        if channel is None or channel.fingerprint == wanted.fingerprint:
             return [wanted]
-        return incumbent(wanted, spec, release.read(standing.body), desired)
+        *more, bound = incumbent(wanted, spec, channel, desired) if spec.baseline == INCUMBENT else [wanted]
+        return [*more, *_measured_again(bound, spec, channel, desired)]
 
     def gather(self, platform: Platform, wanted: Wanted, needs: Needs) -> Results:
         spec: PromotionRuleSpec = self.spec(wanted)
@@ -137,6 +143,7 @@ class PromotionRuleKind(Kind):
         policy = Policy(
             str(wanted.address), wanted.fingerprint, spec.channel, spec.approval, spec.approved_fingerprint,
             spec.approved_by, spec.on_drift, spec.rollback,
+            Airing(spec.canary.share, spec.canary.seconds) if spec.canary else None,
         )  # fmt: skip
         channel = release.read(standing.body) if standing else None
         tried = None if evidence is None else self._tried(wanted, spec, needs, evidence, channel)
@@ -219,6 +226,36 @@ def incumbent(wanted: Wanted, spec: PromotionRuleSpec, channel: Channel, desired
     return [*more.values(), replace(wanted, needs=needs, facts=wanted.facts | {INCUMBENT: str(subject)})]
 
 
+def _measured_again(
+    wanted: Wanted, spec: PromotionRuleSpec, channel: Channel, desired: Desired
+) -> list[Wanted]:
+    """The rule behind the new runs of its canary, once that has had its time. Pure."""
+    canary = channel.canary
+    if not spec.canary or not canary or canary["fingerprint"] != wanted.fingerprint:
+        return [wanted]
+    if channel.seen_at < canary["since"] + spec.canary.seconds:
+        return [wanted]
+    candidate, attempt = canary["release"]["candidate"], 2 + len(channel.revocations(canary["model"]))
+    more: dict[Address, Wanted] = {}
+    for gate in filter(spec.reruns, spec.gates):
+        like = desired[run_of(gate.eval, candidate)]
+        content = like.content | {"/attempt": attempt}
+        run = _again(like.address)
+        more[run] = replace(
+            like,
+            address=run,
+            fingerprint=fingerprint.fingerprint(run.kind, content),
+            content=content,
+            body=like.body | {"attempt": attempt},
+        )
+    needs = (*wanted.needs, *(Need(str(run), run) for run in more))
+    return [*more.values(), replace(wanted, needs=needs, facts=wanted.facts | {AGAIN: candidate})]
+
+
+def _again(run: Address) -> Address:
+    return Address(run.kind, f"{run.name}{AGAIN}")
+
+
 def _subject(wanted: Wanted, name: str) -> Address:
     return Address.parse(wanted.facts[INCUMBENT] if name == INCUMBENT else name)
 
@@ -226,6 +263,8 @@ def _subject(wanted: Wanted, name: str) -> Address:
 def _runs(wanted: Wanted, spec: PromotionRuleSpec, gate: Gate) -> dict[str, Address]:
     """The runs that a gate rests on, by subject; the baseline's under the name that the rule gives it."""
     found = {subject: run_of(gate.eval, subject) for subject in spec.candidates}
+    if (canary := wanted.facts.get(AGAIN)) in found and spec.reruns(gate):
+        found[canary] = _again(found[canary])
     if gate.compares and spec.baseline:
         baseline = wanted.facts.get(INCUMBENT) if spec.baseline == INCUMBENT else spec.baseline
         if baseline:

@@ -28,12 +28,18 @@ LONGEST = 256 << 10  # bytes of a release with its state
 REMEMBERED = 100  # moves
 
 
+class Canary(msgspec.Struct):
+    model: str
+    share: float  # of users
+
+
 class Wanted(msgspec.Struct):
     name: str
     model: str
     metadata: Any = None
     release: dict[str, Any] = {}
     state: dict[str, Any] = {}
+    canary: Canary | None = None
     expected_revision: int | None = None
 
 
@@ -52,11 +58,15 @@ async def put(request: Request) -> Response:
     if len(wire.encode({"release": wanted.release, "state": wanted.state})) > LONGEST:
         raise wire.bad(f"release and state together have more than {LONGEST >> 10} KiB", "release")
 
+    if wanted.canary and not 0 < wanted.canary.share < 1:
+        raise wire.bad(f"share is {wanted.canary.share:g}; it lies between 0 and 1", "canary.share")
+
     def move(tx: Tx) -> Answer:
         if models.find_row(tx, project, wanted.name) is not None:
             raise WireError(409, f"{wanted.name} is the name of a model; choose another", param="name")
-        if models.find_row(tx, project, wanted.model) is None:
-            raise models.not_found(wanted.model)
+        for model in (wanted.model, *([wanted.canary.model] if wanted.canary else [])):
+            if models.find_row(tx, project, model) is None:
+                raise models.not_found(model)
         row = tx.get(project, "alias", wanted.name, lock=True)
         revision = row.wire().get("revision", 1) if row else 0
         if wanted.expected_revision not in (None, revision):
@@ -79,7 +89,8 @@ def moved(alias: dict[str, Any] | None, wanted: Wanted, metadata: dict[str, str]
         metadata,
         wanted.release,
     ]
-    if alias is not None and same and alias.get("state") == wanted.state:
+    canary = msgspec.to_builtins(wanted.canary)
+    if alias is not None and same and (alias.get("state"), alias.get("canary")) == (wanted.state, canary):
         return alias
     step = {"model": wanted.model, "metadata": metadata, "release": wanted.release, "at": now}
     return {
@@ -90,6 +101,7 @@ def moved(alias: dict[str, Any] | None, wanted: Wanted, metadata: dict[str, str]
         "metadata": metadata,
         "release": wanted.release,
         "state": wanted.state,
+        "canary": canary,
         "revision": before.get("revision", 1 if alias else 0) + 1,
         "created_at": before["created_at"],
         "updated_at": now,

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from reconciler.selfhosted import chatbody, completions, context, idempotency, runner, wire
+from reconciler.selfhosted import canary, chatbody, completions, context, idempotency, runner, wire
 from reconciler.selfhosted.chatbody import Chat
 from reconciler.selfhosted.engine.values import Answer, Ask, EngineError
 from reconciler.selfhosted.sampling import Sampler, served
@@ -69,7 +69,8 @@ async def create(request: Request) -> Response:
     asked = chatbody.read(body)
     if asked.store and (known := await idempotency.replayed(request, idempotency.digest_of(body))):
         return known
-    model = await here.store.read(partial(served, project=project, name=asked.model))
+    who = canary.user_of(body)
+    model = await here.store.read(partial(served, project=project, name=asked.model, user=who))
     fingerprint = "fp_" + hashlib.sha256(f"{model.id}\0{model.path}".encode()).hexdigest()[:10]
     head = Head(wire.new_id("chatcmpl-"), here.seconds(), model.id, fingerprint)
     pieces = said(runner.of(request).sampler, asked.asks(model))

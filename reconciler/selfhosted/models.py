@@ -169,7 +169,7 @@ async def delete(request: Request) -> Response:
 
 def _needed_by(tx: Tx, project: str, row: Row) -> str | None:
     for alias in tx.all("alias", project=project):
-        if alias.wire()["model"] == row.id:
+        if row.id in (alias.wire()["model"], (alias.wire().get("canary") or {}).get("model")):
             return f"alias {alias.id} points at it; move the alias first"
     for job in tx.all("job", "validating_files", "queued", "running", "paused"):
         if job.hidden()["model"] == row.id:

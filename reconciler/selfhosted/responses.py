@@ -15,7 +15,16 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from reconciler.selfhosted import chat, context, idempotency, responsebody, responseevents, runner, wire
+from reconciler.selfhosted import (
+    canary,
+    chat,
+    context,
+    idempotency,
+    responsebody,
+    responseevents,
+    runner,
+    wire,
+)
 from reconciler.selfhosted.engine.values import Answer, EngineError
 from reconciler.selfhosted.responsebody import Asked
 from reconciler.selfhosted.responseevents import Events, Head
@@ -33,7 +42,8 @@ async def create(request: Request) -> Response:
     asked = responsebody.read(body, await _earlier(request, body.get("previous_response_id")))
     if asked.store and (known := await idempotency.replayed(request, idempotency.digest_of(body))):
         return known
-    model = await here.store.read(partial(served, project=project, name=asked.chat.model))
+    who = canary.user_of(body)
+    model = await here.store.read(partial(served, project=project, name=asked.chat.model, user=who))
     head = Head(wire.new_id("resp_"), here.seconds(), model.id, asked.settings)
     [ask] = asked.chat.asks(model)
     pieces = runner.of(request).sampler.stream(ask)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.selfhosted import models
+from reconciler.selfhosted import canary, models
 from reconciler.selfhosted.context import Engine
 from reconciler.selfhosted.engine.values import Answer, Ask, Embedding, EngineError, Text
 from reconciler.selfhosted.store import Tx
@@ -52,9 +52,9 @@ class Served:
     path: str
 
 
-def served(tx: Tx, project: str, name: str) -> Served:
-    """The model that a name or an alias means now. Raises a 404 when it means none."""
-    found = models.resolve(tx, project, name)
+def served(tx: Tx, project: str, name: str, user: str | None = None) -> Served:
+    """The model that a name or an alias means now, for this `user`. Raises a 404 when it means none."""
+    found = models.resolve(tx, project, canary.resolve(tx, project, name, user))
     return Served(found.id, str(found.path))
 
 

@@ -15,7 +15,7 @@ from reconciler.evidence import Rule
 from reconciler.gates import Judgement, Trial, Verdict
 from reconciler.kind import Action, Decision, Halt, Stamp
 from reconciler.kinds.promotionrule import KIND
-from reconciler.promotion import Policy, Tried
+from reconciler.promotion import Airing, Policy, Tried
 from reconciler.release import Channel, Word
 from reconciler.selfhosted import aliases
 
@@ -229,3 +229,60 @@ def test_without_that_wish_a_failing_verification_leaves_the_release_alone(verdi
 
     assert decision.action is Action.BLOCK
     assert decision.why.endswith(f"{NAME} stays on {MODELS[0]}")
+
+
+def on_air(verdict: Verdict, later: float) -> tuple[Histories, Policy, Decision]:
+    """A channel on one model whose rule tries another for 60 seconds, and what is decided `later`."""
+    machine = Histories()
+    machine.judged = {(v, m): Verdict.PASS for v in VERSIONS for m in MODELS}
+    machine.a_pass_goes_by()
+    policy = Policy("PromotionRule/it", "rule-1", NAME, canary=Airing(0.1, 60.0))
+    machine.version, machine.at = policy.fingerprint, 1000
+
+    def decided(verdict: Verdict) -> Decision:
+        tried = [Tried(trial(MODELS[1], verdict), MODELS[1], ["run"], {"candidate": MODELS[1]})]
+        return promotion.decide(policy, machine.channel, KIND.observe(machine.alias or {}), tried)
+
+    machine.act(decided(Verdict.PASS))
+    machine.at = 1000 + int(later)
+    return machine, policy, decided(verdict)
+
+
+def test_a_canary_gets_its_share_and_its_time() -> None:
+    machine, _, decision = on_air(Verdict.PASS, later=30)
+
+    assert machine.alias
+    assert (MODELS[0], {"model": MODELS[1], "share": 0.1}) == (machine.led, machine.alias["canary"])
+    assert (Action.WAIT, "10% of users are on model-1 for 30 s more") == (decision.action, decision.why)
+
+
+def test_a_canary_that_passes_again_gets_everybody() -> None:
+    machine, _, decision = on_air(Verdict.PASS, later=60)
+
+    machine.act(decision)
+
+    assert machine.alias
+    assert (MODELS[1], None) == (machine.led, machine.alias["canary"])
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])
+def test_a_canary_that_does_not_is_called_back_and_needs_an_approval(verdict: Verdict) -> None:
+    machine, policy, decision = on_air(verdict, later=60)
+
+    machine.act(decision)
+
+    assert machine.alias
+    assert (MODELS[0], None) == (machine.led, machine.alias["canary"])
+    tried = [Tried(trial(MODELS[1], Verdict.PASS), MODELS[1], ["run"], {"candidate": MODELS[1]})]
+    again = promotion.decide(policy, machine.channel, KIND.observe(machine.alias), tried)
+    assert (Halt.REFUSED, True) == (again.halt, again.approval is not None)
+
+
+def test_another_rule_ends_a_canary() -> None:
+    machine, _, _ = on_air(Verdict.PASS, later=30)
+    back = Policy("PromotionRule/it", VERSIONS[0], NAME)
+
+    machine.act(promotion.decide(back, machine.channel, KIND.observe(machine.alias or {}), None))
+
+    assert machine.alias
+    assert (MODELS[0], None) == (machine.led, machine.alias["canary"])

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from release_base import Channel
 
+from reconciler.cli import commands
 from reconciler.errors import ReconcilerError, Refused
+from reconciler.platforms.openai import OpenAI
 from reconciler.platforms.releases import WithReleases
 from reconciler.world import Platform
 
 pytestmark = pytest.mark.train  # nothing is trained, but a real model answers
-FAILED, REFUSED, DRIFT, PENDING = 4, 6, 3, 2
+FAILED, REFUSED, DRIFT, PENDING, IN_PROGRESS = 4, 6, 3, 2, 7
 INCUMBENT = [{"eval": "Eval/moods", "at_least": 0.8}, {"eval": "Eval/talk", "not_worse_than": 0.1}]
 
 
@@ -295,21 +297,6 @@ def test_a_rollback_and_its_hold_survive_the_daemon_and_its_restart(
     assert "first" == model_of(platform, channel)
 
 
-@contextlib.contextmanager
-def daemon(tree: Path) -> Iterator[Iterator[dict[str, Any]]]:
-    """A daemon over a tree, as the passes that it logs."""
-    command = [sys.executable, "-m", "reconciler", "run", str(tree), "--interval", "0.1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    events = (json.loads(line) for line in process.stdout if line.startswith("{"))
-    try:
-        yield (event for event in events if event["event"] == "pass.done")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate()
-    assert 0 == process.returncode
-
-
 def test_latency_and_cost_are_gates_like_others(channel: Channel, platform: Platform) -> None:
     measured = [
         {"eval": "Eval/moods", "at_least": 0.8},
@@ -323,3 +310,55 @@ def test_latency_and_cost_are_gates_like_others(channel: Channel, platform: Plat
     _, latency, cost = channel.shown["evidence"]
     assert latency["estimate"] > 0 and "order statistics" == latency["method"]
     assert 0 < cost["low"] <= cost["estimate"] <= cost["high"] < 1.0
+
+
+def test_a_canary_goes_on_where_another_process_left_it(channel: Channel, platform: Platform) -> None:
+    channel.rule("first")
+    channel.apply()
+    channel.rule("second", canary={"share": 0.25, "soak": "2s", "rerun": ["Eval/moods"]})
+
+    assert IN_PROGRESS == commands.apply(channel.tree, "json", None, False, None)
+
+    begun = alias(platform, channel)
+    assert "first" == model_of(platform, channel)
+    assert (0.25, "second") == (begun["canary"]["share"], begun["canary"]["model"].partition("@")[0])
+    assert 0.25 == channel.shown["canary"]["share"]
+    assert 0 == channel.apply()
+    assert "second" == model_of(platform, channel)
+    assert ["EvalRun/moods@Model/second+canary"] == [r["address"] for r in channel.shown["lineage"]["runs"]]
+    assert alias(platform, channel)["canary"] is None
+
+
+def test_a_canary_serves_the_same_users_every_time(channel: Channel, platform: OpenAI) -> None:
+    for name in ("second", "first"):
+        channel.rule(name)
+        channel.apply()
+    seen = alias(platform, channel)
+    body = {key: seen[key] for key in ("name", "model", "metadata", "release", "state")}
+    other = {"model": seen["history"][0]["model"], "share": 0.5}
+    platform.create("reconciler/aliases", body | {"canary": other}, key="canary")
+
+    def served(user: str | None) -> str:
+        asked = {"model": channel.name, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        return str(platform.ask("chat/completions", asked | ({"user": user} if user else {}))["model"])
+
+    users = [f"user-{n}" for n in range(12)]
+    first = [served(user) for user in users]
+    assert {seen["model"], other["model"]} == set(first)
+    assert first == [served(user) for user in users]
+    assert {seen["model"]} == {served(None) for _ in range(3)}
+
+
+@contextlib.contextmanager
+def daemon(tree: Path) -> Iterator[Iterator[dict[str, Any]]]:
+    """A daemon over a tree, as the passes that it logs."""
+    command = [sys.executable, "-m", "reconciler", "run", str(tree), "--interval", "0.1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    events = (json.loads(line) for line in process.stdout if line.startswith("{"))
+    try:
+        yield (event for event in events if event["event"] == "pass.done")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert 0 == process.returncode
