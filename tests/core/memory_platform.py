@@ -2,10 +2,10 @@
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reconciler.errors import PlatformError
+from reconciler.errors import PlatformError, Unclear
 from reconciler.world import Object, Upload
 
 EVERYTHING = frozenset({"idempotency", "aliases", "model_sources"})
@@ -157,16 +157,12 @@ def _has(each: Mapping[str, Any], key: str, value: str) -> bool:
 
 def loses_reply(platform: MemoryPlatform, effect: Callable[[], Object]) -> Object:
     """It happens, and nobody is told."""
-    from reconciler.errors import Unclear
-
     effect()
     raise Unclear("connection reset")
 
 
 def loses_request(platform: MemoryPlatform, effect: Callable[[], Object]) -> Object:
     """It never happens, and nobody is told."""
-    from reconciler.errors import Unclear
-
     raise Unclear("connection reset")
 
 
@@ -182,9 +178,3 @@ def raises(error: Exception) -> Fault:
         raise error
 
     return fault
-
-
-def stamped(objects: Iterator[Object], fingerprint: str) -> list[Object]:
-    return [
-        each for each in objects if (each.get("metadata") or {}).get("reconciler_fingerprint") == fingerprint
-    ]
