@@ -6,6 +6,7 @@ still use it then start it again, with the first request that misses it.
 """
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -153,7 +154,7 @@ class Server:
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "reconciler.selfhosted", "serve", "--data", str(self.data)]
-        command += ["--log", str(self.log), "--parent-death", *self._options]
+        command += ["--log", str(self.log), "--parent-death", str(os.getpid()), *self._options]
         self._answered = False
         self._last_words = tempfile.TemporaryFile()  # noqa: SIM115 (the child writes it)
         self._child = subprocess.Popen(

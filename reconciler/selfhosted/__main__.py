@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs that train at once")
     serve.add_argument("--trainer", metavar="COMMAND", help="train with this command instead of our own")
     serve.add_argument(
-        "--parent-death", action="store_true", help="stop when the process that started us is gone"
+        "--parent-death", type=int, metavar="PID", help="stop when this process, which started us, is gone"
     )
     serve.add_argument("--log", type=Path, metavar="FILE", help="append the log to a file instead of stderr")
     keys = commands.add_parser("keys", help="add, list and revoke API keys").add_subparsers(

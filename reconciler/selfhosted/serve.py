@@ -73,7 +73,7 @@ def serve(asked: argparse.Namespace, engine: context.Engine | None = None) -> in
         hosts = [*asked.allow_host, *([asked.host, socket.gethostname()] if asked.host else [])]
         with _listening(data, asked) as sockets:
             _run(
-                app.make(here, auth.Door(store, hosts)), sockets, os.getppid() if asked.parent_death else None
+                app.make(here, auth.Door(store, hosts)), sockets, asked.parent_death
             )
         store.close()
     return 0

@@ -249,28 +249,25 @@ def test_a_folder_with_a_long_path_has_its_socket_elsewhere(new_server: Callable
         assert 200 == http.get("http://platform/v1/reconciler").status_code
 
 
-def test_a_server_ends_with_the_process_that_started_it(new_server: Callable[[], Server]) -> None:
+@pytest.mark.parametrize("lives", [60, 0], ids=["later", "before it was up"])
+def test_a_server_ends_with_the_process_that_started_it(new_server: Callable[[], Server], lives: int) -> None:
     server = new_server()
-    arguments = [
-        "serve",
-        "--data",
-        str(server.data),
-        "--parent-death",
-        "--log",
-        str(server.data / "server.log"),
-    ]
+    log = server.data / "server.log"
+    arguments = ["serve", "--data", str(server.data), "--log", str(log), "--parent-death"]
     starter = (
-        "import subprocess, sys, time; "
-        f"subprocess.Popen([sys.executable, '-m', 'reconciler.selfhosted', *{arguments!r}]); time.sleep(60)"
+        "import os, subprocess, sys, time; "
+        f"subprocess.Popen([sys.executable, '-m', 'reconciler.selfhosted', *{arguments!r}, str(os.getpid())]); "
+        f"time.sleep({lives})"
     )
     parent = subprocess.Popen([sys.executable, "-c", starter])
-    until(lambda: (server.data / "server.json").exists())
+    until(lambda: log.exists() and "server.started" in log.read_text())
 
     parent.kill()
     parent.wait()
 
-    until(lambda: not (server.data / "server.json").exists())
+    until(lambda: "server.stopped" in log.read_text())
     assert "server.orphaned" in server.log()
+    assert not (server.data / "server.json").exists()
 
 
 def test_the_server_process_never_imports_what_only_engines_need() -> None:
