@@ -9,6 +9,25 @@ from pathlib import Path
 import pytest
 
 
+# Files that start real servers, browsers, databases and sandboxes, or count on thousands of examples.
+# What is left by `-m "not train and not slow"` takes under a minute.
+SLOW = {
+    "test_creation.py", "test_faults.py", "test_cli.py", "test_embedded.py", "test_engine.py", "test_engine_embed.py",
+    "test_batches.py", "test_embeddings.py", "test_chat.py", "test_completions.py", "test_responses.py",
+    "test_webhooks.py", "test_runner.py", "test_evals.py", "test_eval_logs.py", "test_sandbox.py",
+    "test_sandbox_hostile.py", "test_report_browser.py", "test_report_cli.py", "test_report_collect.py",
+    "test_release_histories.py", "test_release_costs.py", "test_release_platform.py", "test_promotion_simulation.py",
+    "test_loader_fuzz.py", "test_rows_fuzz.py", "test_upstreams.py", "test_fuzz.py", "test_openai_upload_memory.py",
+    "test_files.py", "test_jobs.py", "test_uploads.py", "test_permissions.py", "test_tiny.py",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker("slow")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write tests/golden anew; read the difference in review"
