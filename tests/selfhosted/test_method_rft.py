@@ -11,7 +11,8 @@ import pytest
 import training_base
 from test_training import digest, run, stop_when, told
 
-from reconciler.selfhosted.training import formats, lines
+from reconciler.selfhosted.training import auto, formats, lines
+from reconciler.selfhosted.training.job import ReinforcementHyperparameters
 from reconciler.selfhosted.training.rows import Problem
 
 # A word, and a stroke more for the colour: graders of two kinds, one of them a stranger's program.
@@ -67,33 +68,26 @@ def test_a_bad_row_gets_a_sentence(row: Any, sentence: str) -> None:
     assert sentence == str(raised.value)
 
 
-def hyper(**asked: Any) -> Any:
-    from reconciler.selfhosted.training.job import ReinforcementHyperparameters
-
+def hyper(**asked: Any) -> ReinforcementHyperparameters:
     return ReinforcementHyperparameters(**asked)
 
 
 def test_auto_is_eight_answers_six_validations_and_one_sample_of_each() -> None:
-    from reconciler.selfhosted.training.reinforcement import layout
-
-    assert (8, 10, 1) == layout(hyper(), 60)
-    assert (16, 5, 3) == layout(hyper(compute_multiplier=2, eval_interval=5, eval_samples=3), 60)
-    assert 2 == layout(hyper(compute_multiplier=0.01), 60).group
-    assert 64 == layout(hyper(compute_multiplier=10), 60).group
+    assert (8, 10, 1) == auto.layout(hyper(), 60)
+    assert (16, 5, 3) == auto.layout(hyper(compute_multiplier=2, eval_interval=5, eval_samples=3), 60)
+    assert 2 == auto.layout(hyper(compute_multiplier=0.01), 60).group
+    assert 64 == auto.layout(hyper(compute_multiplier=10), 60).group
 
 
 def test_every_epoch_asks_other_rows_in_whole_batches() -> None:
-    from reconciler.selfhosted.training import auto
-    from reconciler.selfhosted.training.reinforcement import order
-
     plan = auto.plan(hyper(n_epochs=2, batch_size=4), 10, 4, 10, 1000, whole_batches=True)
 
-    asked = order(10, plan, seed=1)
+    asked = auto.order(10, plan, seed=1)
 
     assert (2, 16) == (plan.steps_per_epoch, len(asked))
     assert 8 == len(set(asked[:8])) == len(set(asked[8:]))
     assert asked[:8] != asked[8:]
-    assert asked == order(10, plan, seed=1)
+    assert asked == auto.order(10, plan, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -125,20 +119,26 @@ def rft_job(shelf: Path, folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def test_without_a_validation_file_there_is_nothing_to_choose_by(tmp_path: Path, shelf: Path) -> None:
-    error = run(rft_job(shelf, tmp_path / "job", validation_file=None))["error"]
+def test_without_a_validation_file_there_is_nothing_to_choose_by(tmp_path: Path) -> None:
+    error = run(rft_job(tmp_path, tmp_path / "job", validation_file=None))["error"]
 
     assert ("missing_validation_file", "validation_file") == (error["code"], error["param"])
 
 
-@pytest.mark.train
-def test_killed_and_resumed_it_ends_with_the_same_weights(shelf: Path, tmp_path: Path) -> None:
-    whole, broken = rft_job(shelf, tmp_path / "whole"), rft_job(shelf, tmp_path / "broken")
+@pytest.fixture(scope="module")
+def whole(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job that nobody interrupted."""
+    folder = rft_job(shelf, tmp_path_factory.mktemp("whole") / "job")
+    assert "succeeded" == run(folder)["status"]
+    return folder
 
-    result = run(whole)
-    stop_when(broken, told("step-3"), signal.SIGKILL)
-    stop_when(broken, told("step-6"), signal.SIGKILL)
-    run(broken)
+
+@pytest.mark.train
+def test_killed_and_resumed_it_ends_with_the_same_weights(shelf: Path, whole: Path, tmp_path: Path) -> None:
+    broken = rft_job(shelf, tmp_path / "broken")
+
+    stop_when(broken, told("step-5"), signal.SIGKILL)
+    result = run(broken)
 
     assert digest(whole) == digest(broken)
     assert (whole / "metrics.csv").read_text() == (broken / "metrics.csv").read_text()
@@ -155,10 +155,8 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(shelf: Path, tmp_path:
 
 
 @pytest.mark.train
-def test_the_story_is_told_in_rewards_and_the_best_three_models_are_kept(shelf: Path, tmp_path: Path) -> None:
-    folder = rft_job(shelf, tmp_path / "job")
-
-    run(folder)
+def test_the_story_is_told_in_rewards_and_the_best_three_models_are_kept(whole: Path) -> None:
+    folder = whole
 
     events = {event["key"]: event for event in lines.read(folder / "events.jsonl")}
     last = events["step-8"]["data"]

@@ -59,6 +59,7 @@ def _run(folder: JobFolder) -> int:
 def _work(folder: JobFolder) -> None:
     asked = job.read(folder.job)
     story = Story(folder)
+    formats.check_job(asked)
     base = bases.find(asked.model.path)
     check_row = formats.check_for(asked.method, sees=base.sees)
     rows.check(asked.training_file, "training_file", check_row)

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite, log
+from random import Random
+from typing import NamedTuple
 
-from reconciler.selfhosted.training.job import Hyperparameters
+from reconciler.selfhosted.training.job import Hyperparameters, ReinforcementHyperparameters
 
 _EPOCHS, _MOST_EPOCHS = 3, 25
 _FEWEST_EXAMPLES, _MOST_EXAMPLES = 100, 25_000
@@ -109,3 +111,31 @@ def diverged(losses: Sequence[float], vocabulary: int, *, ended: bool) -> bool:
         return False
     last = losses[-_WINDOW:]
     return sum(last) / len(last) > 3 * max(losses[0], log(vocabulary))
+
+
+GROUP = 8  # answers to a prompt at compute_multiplier 1
+_MOST_GROUP = 64
+_EVALS = 6  # validations in a job whose eval_interval is auto
+
+
+class Layout(NamedTuple):
+    """The numbers of reinforcement alone."""
+
+    group: int  # answers to each prompt
+    eval_interval: int  # steps
+    eval_samples: int  # answers to each validation prompt
+
+
+def layout(asked: ReinforcementHyperparameters, total_steps: int) -> Layout:
+    """What `auto` means for reinforcement. Pure."""
+    multiplier = 1.0 if asked.compute_multiplier == "auto" else asked.compute_multiplier
+    interval = ceil(total_steps / _EVALS) if asked.eval_interval == "auto" else asked.eval_interval
+    samples = 1 if asked.eval_samples == "auto" else asked.eval_samples
+    return Layout(min(_MOST_GROUP, max(2, round(GROUP * multiplier))), interval, samples)
+
+
+def order(rows: int, plan: Plan, seed: int) -> list[int]:
+    """The rows of all epochs in the order in which they are asked, each epoch shuffled anew. Pure."""
+    rng = Random(seed)
+    taken = plan.steps_per_epoch * plan.batch_size
+    return [row for _ in range(plan.n_epochs) for row in rng.sample(range(rows), taken)]

@@ -10,11 +10,19 @@ from functools import partial
 from typing import Any
 
 from reconciler.selfhosted.training import job, rows
+from reconciler.selfhosted.training.failures import Failure
 from reconciler.selfhosted.training.rows import Problem
 
 # OpenAI's guides and everybody else use the first name of each pair, its specification the second.
 PREFERRED = ("preferred_output", "preferred_completion")
 NOT_PREFERRED = ("non_preferred_output", "non_preferred_completion")
+
+
+def check_job(asked: job.Job) -> None:
+    """Failure when the job lacks a file that its method cannot do without."""
+    if isinstance(asked.method, job.ReinforcementMethod) and asked.validation_file is None:
+        message = "a reinforcement job needs a validation_file: its checkpoints are chosen by their rewards"
+        raise Failure("missing_validation_file", message, "validation_file")
 
 
 def check_for(method: job.Method, *, sees: bool) -> Callable[[Any], None]:

@@ -8,8 +8,6 @@ own random numbers, so a job that is killed and goes on sees the same prompts an
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,21 +19,16 @@ from transformers import GenerationConfig, LogitsProcessorList, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from reconciler.selfhosted import grading
-from reconciler.selfhosted.engine import Ask, EngineError, prompt
-from reconciler.selfhosted.training import auto, bases, constraint, rows, settings, weights
-from reconciler.selfhosted.training.failures import Failure
+from reconciler.selfhosted.engine import prompt
+from reconciler.selfhosted.training import auto, bases, constraint, prompts, settings, weights
 from reconciler.selfhosted.training.folder import MODELS_KEPT, JobFolder, Story
-from reconciler.selfhosted.training.job import Full, Job, Reinforcement, ReinforcementHyperparameters
+from reconciler.selfhosted.training.job import Full, Job, Reinforcement
+from reconciler.selfhosted.training.prompts import Prompts
 from reconciler.selfhosted.training.rewards import Rewards, Tally, tally
-from reconciler.selfhosted.training.rows import Param
 from reconciler.selfhosted.training.watch import Watch
 
 _SHARE = 0.15  # of the learning rate that supervised tuning of the same base takes
-_GROUP = 8  # answers to a prompt at compute_multiplier 1
-_MOST_GROUP = 64
-_MOST_ROWS = {"training_file": 50_000, "validation_file": 1_000}
 _ANSWER = 512  # tokens, where the base does not say how long its answers may be
-_EVALS = 6  # validations in a job whose eval_interval is auto
 _AT_ONCE = 64  # validation answers sampled together
 
 _COLUMNS = (
@@ -49,39 +42,11 @@ _COLUMNS = (
 )
 
 
-class Prompts(NamedTuple):
-    items: list[dict[str, Any]]  # the rows, which the grader may read
-    tokens: list[list[int]]
-
-
-class Layout(NamedTuple):
-    """The method's own numbers."""
-
-    group: int  # answers to each prompt
-    eval_interval: int  # steps
-    eval_samples: int  # answers to each validation prompt
-
-
-def layout(asked: ReinforcementHyperparameters, total_steps: int) -> Layout:
-    """What `auto` means for reinforcement. Pure."""
-    multiplier = 1.0 if asked.compute_multiplier == "auto" else asked.compute_multiplier
-    interval = math.ceil(total_steps / _EVALS) if asked.eval_interval == "auto" else asked.eval_interval
-    samples = 1 if asked.eval_samples == "auto" else asked.eval_samples
-    return Layout(min(_MOST_GROUP, max(2, round(_GROUP * multiplier))), interval, samples)
-
-
-def order(rows: int, plan: auto.Plan, seed: int) -> list[int]:
-    """The rows of all epochs in the order in which they are asked, each epoch shuffled anew. Pure."""
-    rng = random.Random(seed)
-    taken = plan.steps_per_epoch * plan.batch_size
-    return [row for _ in range(plan.n_epochs) for row in rng.sample(range(rows), taken)]
-
-
 class Lesson(NamedTuple):
     """Everything a job trains on, in numbers and tokens."""
 
     plan: auto.Plan
-    layout: Layout
+    layout: auto.Layout
     training: Prompts
     validation: Prompts
     answer: int  # tokens that an answer may have
@@ -106,7 +71,7 @@ def train(
             rewards.close()
     resolved = {
         "reasoning_effort": hyper.reasoning_effort,
-        "compute_multiplier": lesson.layout.group / _GROUP,
+        "compute_multiplier": lesson.layout.group / auto.GROUP,
         "eval_interval": lesson.layout.eval_interval,
         "eval_samples": lesson.layout.eval_samples,
     }
@@ -115,15 +80,13 @@ def train(
 
 
 def _lesson(story: Story, job: Job, base: bases.Base, asked: Reinforcement, tokenizer: Any) -> Lesson:
-    if job.validation_file is None:
-        message = "a reinforcement job needs a validation_file: its checkpoints are chosen by their rewards"
-        raise Failure("missing_validation_file", message, "validation_file")
+    assert job.validation_file is not None  # `formats.check_job` saw it
     answer = _longest_answer(base)
     room = weights.context(base) - answer
-    training = _prompts(tokenizer, job.training_file, "training_file", room, story)
-    validation = _prompts(tokenizer, job.validation_file, "validation_file", room, story)
-    _refuse_overlap(training, validation)
-    group = layout(asked.hyperparameters, 1).group
+    training = prompts.read(tokenizer, job.training_file, "training_file", room, story)
+    validation = prompts.read(tokenizer, job.validation_file, "validation_file", room, story)
+    prompts.refuse_overlap(training, validation)
+    group = auto.layout(asked.hyperparameters, 1).group
     plan = auto.plan(
         asked.hyperparameters,
         rows=len(training.items),
@@ -132,7 +95,7 @@ def _lesson(story: Story, job: Job, base: bases.Base, asked: Reinforcement, toke
         tokens_in_memory=settings.TOKENS_IN_MEMORY,
         whole_batches=True,
     )
-    laid = layout(asked.hyperparameters, plan.total_steps)
+    laid = auto.layout(asked.hyperparameters, plan.total_steps)
     return Lesson(plan, laid, training, validation, answer, asked.response_format)
 
 
@@ -148,7 +111,7 @@ def _learn(
 ) -> None:
     plan = lesson.plan
     model = settings.model(story, job, base)
-    ordered = order(len(lesson.training.items), plan, job.seed)
+    ordered = auto.order(len(lesson.training.items), plan, job.seed)
     trainer = _Trainer(
         lesson=lesson,
         rewards=rewards,
@@ -197,8 +160,8 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Nothing: a card is written for every resume state, and nobody reads it."""
 
-    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return [self.lesson.training.tokens[int(row)] for row in prompts], None, {}
+    def _tokenize_prompts(self, asked: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return [self.lesson.training.tokens[int(row)] for row in asked], None, {}
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *rest: Any, **more: Any) -> Any:
         if self._grammars is None:
@@ -322,42 +285,6 @@ def _sample(
     text = tokenizer.backend_tokenizer.decode(list(answer), skip_special_tokens=True)
     said = prompt.said(text, asked) if item.get("tools") else prompt.Said(text, None)
     return grading.sample_of(said.text, said.tool_calls)
-
-
-def _prompts(tokenizer: Any, path: Path, param: Param, room: int, story: Story) -> Prompts:
-    found = Prompts([], [])
-    noun, most, left_out = param.replace("_", " "), _MOST_ROWS[param], 0
-    for number, row in rows.read(path, param):
-        try:
-            tokens = prompt.tokens(tokenizer, Ask("", row["messages"], tools=row.get("tools")))
-        except EngineError:
-            message = (
-                f"row {number}: the chat template of the base model refuses this order of messages or roles"
-            )
-            raise Failure(f"invalid_{param}", message, param) from None
-        if len(tokens) > room:
-            left_out += 1
-            continue
-        found.items.append(row)
-        found.tokens.append(tokens)
-        if len(found.items) > most:
-            message = f"the {noun} has more than {most:,} examples, the most that reinforcement takes"
-            raise Failure("invalid_n_examples", message, param)
-    if not found.items:
-        message = f"no prompt of the {noun} leaves room for an answer; the base takes prompts of up to {room} tokens"
-        raise Failure(f"invalid_{param}", message, param)
-    if left_out:
-        text = f"{left_out} prompt(s) of the {noun} leave no room for an answer and were left out"
-        story.say(f"too-long-{param}", text, "warn")
-    return found
-
-
-def _refuse_overlap(training: Prompts, validation: Prompts) -> None:
-    seen = set(map(tuple, training.tokens))
-    both = [number for number, tokens in enumerate(validation.tokens, start=1) if tuple(tokens) in seen]
-    if both:
-        message = f"{len(both)} prompt(s) of the validation file are in the training file, the first in row {both[0]}"
-        raise Failure("invalid_validation_file", f"{message}; hold other rows out", "validation_file")
 
 
 def _longest_answer(base: bases.Base) -> int:
