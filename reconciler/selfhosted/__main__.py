@@ -31,6 +31,19 @@ def parser() -> argparse.ArgumentParser:
         help="send webhooks to private addresses too, as a server on loopback does",
     )
     serve.add_argument(
+        "--upstreams",
+        type=Path,
+        metavar="FILE",
+        help="YAML list of servers that have other models: pattern, base_url, api_key_env, model, concurrency",
+    )
+    serve.add_argument(
+        "--upstream-cache",
+        type=int,
+        default=1024,
+        metavar="MIB",
+        help="keep so much of what upstreams answered to seeded or greedy eval and judge requests; 0: nothing",
+    )
+    serve.add_argument(
         "--embedding-model",
         default="tiny-chat",
         metavar="NAME",

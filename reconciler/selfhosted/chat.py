@@ -32,6 +32,10 @@ STATUS = {
     "invalid_request": 400,
     "model_unloadable": 503,
     "engine_unavailable": 503,
+    "upstream_busy": 503,
+    "upstream_denied": 502,
+    "upstream_forbidden": 502,
+    "upstream_failed": 502,
 }
 CLIENT_GONE = 499  # nobody reads it, but the log does
 
@@ -69,8 +73,9 @@ async def create(request: Request) -> Response:
     asked = chatbody.read(body)
     if asked.store and (known := await idempotency.replayed(request, idempotency.digest_of(body))):
         return known
-    who = canary.user_of(body)
-    model = await here.store.read(partial(served, project=project, name=asked.model, user=who))
+    model = await here.store.read(
+        partial(served, project=project, name=asked.model, listed=here.upstreams, user=canary.user_of(body))
+    )
     fingerprint = "fp_" + hashlib.sha256(f"{model.id}\0{model.path}".encode()).hexdigest()[:10]
     head = Head(wire.new_id("chatcmpl-"), here.seconds(), model.id, fingerprint)
     pieces = said(runner.of(request).sampler, asked.asks(model))

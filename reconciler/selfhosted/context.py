@@ -16,6 +16,7 @@ from starlette.requests import Request
 from reconciler.selfhosted.blobs import Blobs
 from reconciler.selfhosted.engine import Answer, Ask, Embedding, EngineError, Text
 from reconciler.selfhosted.store import Store
+from reconciler.selfhosted.upstreams import Upstream
 
 DEFAULT_PROJECT = "default"  # whose objects a caller without a key sees
 
@@ -52,6 +53,7 @@ class Context:
     version: str = "0"
     organization: str = "local"  # goes into the names of tuned models
     model_sources: bool = False  # whether TCP callers may register folders as models
+    upstreams: tuple[Upstream, ...] = ()  # who has the models that we do not have
     embedding_model: str = "tiny-chat"  # whose vectors the text similarity `cosine` compares
     private_webhooks: bool = True  # whether webhooks may be at private addresses, and without https
     unsafe_graders: bool = False  # whether python graders run without isolation where there is none

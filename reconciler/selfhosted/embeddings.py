@@ -33,7 +33,7 @@ async def create(request: Request) -> Response:
     name = body.get("model")
     if not isinstance(name, str) or not name:
         raise wire.bad("model is required and must be the name of a model", "model")
-    model = await here.store.read(partial(served, project=project, name=name))
+    model = await here.store.read(partial(served, project=project, name=name, listed=here.upstreams))
     try:
         made = await chat.while_connected(request, runner.of(request).sampler.embed(model, texts))
     except EngineError as error:

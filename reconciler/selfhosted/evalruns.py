@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from reconciler.selfhosted import context, evalbody, evallogs, evals, idempotency, runbook, runner, wire
 from reconciler.selfhosted.blobs import Blobs
+from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.judging import EMBEDDING
 from reconciler.selfhosted.sampling import served
 from reconciler.selfhosted.store import Page, Record, Row, Tx
@@ -38,7 +39,7 @@ async def create(request: Request) -> Response:
 
     def keep(tx: Tx) -> Answer:
         parent = evals.existing(tx, project, request.path_params["eval"])
-        models = _models(tx, project, parent.wire(), source, here.embedding_model)
+        models = _models(tx, project, parent.wire(), source, here)
         if rows is None and tx.get(project, "file", source["source"]["id"]) is None:
             raise wire.missing("File", source["source"]["id"])
         asked = evalbody.asked_model(source)
@@ -87,15 +88,15 @@ async def _own_rows(request: Request, source: Mapping[str, Any]) -> Sequence[Any
 
 
 def _models(
-    tx: Tx, project: str, parent: Mapping[str, Any], source: Mapping[str, Any], embedding_model: str
+    tx: Tx, project: str, parent: Mapping[str, Any], source: Mapping[str, Any], here: Context
 ) -> dict[str, str]:
     """Every model that the run will ask: the name in use, the concrete name. Raises a 404 for none."""
     names = evalbody.models_of(parent["testing_criteria"])
     if (asked := evalbody.asked_model(source)) is not None:
         names.append(asked)
-    models = {name: served(tx, project, name).id for name in names}
+    models = {name: served(tx, project, name, here.upstreams).id for name in names}
     if evalbody.compares_embeddings(parent["testing_criteria"]):
-        models[EMBEDDING] = served(tx, project, embedding_model).id
+        models[EMBEDDING] = served(tx, project, here.embedding_model, here.upstreams).id
     return models
 
 

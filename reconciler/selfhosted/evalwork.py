@@ -52,6 +52,19 @@ class Work:
     sampler: Sampler
     sandbox: grading.Sandbox
 
+    def at_once(self, size: int) -> tuple[int, int]:
+        """
+        How many chunks of a size may be sampled at once, and how many may be in work in all.
+
+        One and one more for our own engine, which answers in batches; as many as fill an upstream's room
+        where one is asked, for a chunk waits for its slowest answer.
+        """
+        asked = [self.model] if self.model else []
+        most = max((model.concurrency or 0 for model in (*asked, *self.judges.values())), default=0)
+        ahead = 1 + (most + size - 1) // size
+        sampled = ahead if self.model is None or self.model.concurrency else 1
+        return sampled, ahead + 1
+
     def stream(self) -> Iterator[Row | BadRow]:
         return evalrows.of_file(self.rows)
 
@@ -72,6 +85,12 @@ class Work:
         if not found.total:
             raise RunFailed("invalid_data_source", "the data source has no rows")
         return found
+
+    async def make(self, rows: Sequence[Row], sampling: asyncio.Semaphore, now: int) -> Chunk:
+        """A chunk sampled, when it is its turn, and graded. Raises RunFailed."""
+        async with sampling:
+            outcomes = await self.sample(rows)
+        return await self.grade(outcomes, now)
 
     async def sample(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         """What the model makes of a chunk, asked as one batch. Raises RunFailed."""
@@ -116,6 +135,8 @@ class Work:
             )
         finally:
             judge.close()
+        if judge.denied:
+            raise RunFailed(judge.denied.code, judge.denied.message)
         each = iter(grades)
         results: list[list[dict[str, Any]]] = [
             []
@@ -161,14 +182,16 @@ class Work:
             "sample": evalitems.wire_sample(outcome, self.model.id if self.model else "", self.sampling),
         }
         if outcome.latency_ms is not None:
-            body["reconciler"] = {"latency_ms": outcome.latency_ms}  # of the batch that held the item
+            # of the batch that held the item, where our own engine answered
+            body["reconciler"] = {"latency_ms": outcome.latency_ms}
         return Record(runbook.ITEM, body["id"], claim.project, body, now, parent=claim.run_id, status=status)
 
 
 def _answered(asked: Outcome, answer: Answer | EngineError, model: Served, latency_ms: float) -> Outcome:
     if not isinstance(answer, EngineError):
         namespace = evalitems.namespace_of(answer, model.id)
-        return replace(asked, answer=answer, namespace=namespace, latency_ms=latency_ms)
+        own = latency_ms if answer.latency_ms is None else answer.latency_ms
+        return replace(asked, answer=answer, namespace=namespace, latency_ms=own)
     if answer.code == "engine_unavailable":
         raise RunFailed(answer.code, answer.message)
     return replace(asked, fault={"code": answer.code, "message": answer.message}, latency_ms=latency_ms)

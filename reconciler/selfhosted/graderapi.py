@@ -42,7 +42,10 @@ async def run(request: Request) -> Response:
     if not isinstance(text, str):
         raise wire.bad("model_sample is required and must be a string", "model_sample")
     names = evalbody.models_of([grader, *_members(grader)])
-    models = {name: await here.store.read(partial(served, project=project, name=name)) for name in names}
+    models = {
+        name: await here.store.read(partial(served, project=project, name=name, listed=here.upstreams))
+        for name in names
+    }
     working = runner.of(request)
     judge = BatchJudge(working.sampler, models)
     grade = await grading.grade(grader, item, grading.sample_of(text), judge=judge, sandbox=working.sandbox)
@@ -70,7 +73,9 @@ async def refuse_unable(
     here, sandbox = context.of(request), runner.of(request).sandbox
     for grader, param in zip(graders, params, strict=True):
         if evalbody.compares_embeddings([grader]):
-            find = partial(served, project=context.project(request), name=here.embedding_model)
+            find = partial(
+                served, project=context.project(request), name=here.embedding_model, listed=here.upstreams
+            )
             try:
                 await here.store.read(find)
             except WireError as missing:

@@ -15,6 +15,7 @@ from reconciler.selfhosted.engine.values import Answer, Ask, EngineError
 from reconciler.selfhosted.evalitems import Usage
 from reconciler.selfhosted.grading import JudgeAnswer, JudgeFailed
 from reconciler.selfhosted.sampling import Sampler, Served, ask_of, read_sampling
+from reconciler.selfhosted.upstreamreply import REFUSED
 
 BATCH = 64
 EMBEDDING = ""  # under this name the models of a run hold the one that embeds; no model is called so
@@ -43,6 +44,7 @@ class BatchJudge:
         self._unembedded: list[_Texts] = []
         self._asking: set[asyncio.Task[None]] = set()
         self.usage: dict[str, Usage] = {}
+        self.denied: EngineError | None = None  # an upstream refuses our key, and so every question
 
     async def ask(
         self,
@@ -136,6 +138,7 @@ class BatchJudge:
             replies = await self._sampler.sample(questions[0].model, [question.ask for question in questions])
         except EngineError as error:
             replies = [error] * len(questions)
+            self.denied = error if error.code in REFUSED else self.denied
         for question, reply in zip(questions, replies, strict=True):
             if question.reply.done():  # whoever asked has gone
                 continue

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from reconciler.selfhosted import batchbook, context, hub, idempotency, wire
+from reconciler.selfhosted import batchbook, context, hub, idempotency, upstreams, wire
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.store import SHARED, Record, Row, Tx
 from reconciler.selfhosted.wire import Answer, WireError
@@ -64,6 +64,11 @@ def resolve(tx: Tx, project: str, name: str) -> ModelRow:
         sentence = f"The model `{name[:200]}` was shut down on {last}; use another model."
         raise WireError(404, sentence, param="model", code="model_not_found")
     return ModelRow(row.id, Path(kept["path"]), kept["base"], kept["kind"])
+
+
+def is_known(tx: Tx, project: str, name: str) -> bool:
+    """Whether a name or an alias is one of ours, even if its model was shut down."""
+    return tx.get(project, "alias", name) is not None or find_row(tx, project, name) is not None
 
 
 def _named(tx: Tx, project: str, name: str) -> Row | None:
@@ -134,15 +139,18 @@ async def list_models(request: Request) -> Response:
 
 
 async def get(request: Request) -> Response:
-    project, name = context.project(request), request.path_params["model"]
+    here, project, name = context.of(request), context.project(request), request.path_params["model"]
 
-    def find(tx: Tx) -> Row:
+    def find(tx: Tx) -> Row | dict[str, Any]:
         row = _named(tx, project, name)
-        if row is None:
+        if row is not None:
+            return row
+        if is_known(tx, project, name) or upstreams.route(here.upstreams, name) is None:
             raise not_found(name)
-        return row
+        elsewhere = {"id": name, "object": "model", "created": 0, "owned_by": "upstream"}
+        return {**elsewhere, "shutdown_date": None}
 
-    return wire.answer(await context.of(request).store.read(find))
+    return wire.answer(await here.store.read(find))
 
 
 async def delete(request: Request) -> Response:

@@ -42,8 +42,11 @@ async def create(request: Request) -> Response:
     asked = responsebody.read(body, await _earlier(request, body.get("previous_response_id")))
     if asked.store and (known := await idempotency.replayed(request, idempotency.digest_of(body))):
         return known
-    who = canary.user_of(body)
-    model = await here.store.read(partial(served, project=project, name=asked.chat.model, user=who))
+    model = await here.store.read(
+        partial(
+            served, project=project, name=asked.chat.model, listed=here.upstreams, user=canary.user_of(body)
+        )
+    )
     head = Head(wire.new_id("resp_"), here.seconds(), model.id, asked.settings)
     [ask] = asked.chat.asks(model)
     pieces = runner.of(request).sampler.stream(ask)

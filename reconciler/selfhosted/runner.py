@@ -1,17 +1,20 @@
 """
 Works through eval runs: sample a chunk, grade it, store it; while one is graded the next is sampled.
+Where an upstream is asked, as many chunks as it takes are sampled at once; they are stored in order.
 
 Chunks are fixed slices of the file, so a run that was killed makes the same batches again and
-ends with the same numbers. Only three chunks are ever in memory. Nothing is decided here about
+ends with the same numbers. Only a few chunks are ever in memory. Nothing is decided here about
 what passes, and nothing is remembered here that a restart would miss.
 """
 
 import asyncio
 import contextlib
 import traceback
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import cast
 
 import structlog
@@ -22,12 +25,11 @@ from reconciler.selfhosted import evalbody, evalrows, grading, runbook
 from reconciler.selfhosted.blobs import Blobs
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine.values import EngineError
-from reconciler.selfhosted.evalitems import Outcome
-from reconciler.selfhosted.evalrows import Row
-from reconciler.selfhosted.evalwork import RunFailed, Work
+from reconciler.selfhosted.evalwork import Chunk, RunFailed, Work
 from reconciler.selfhosted.runbook import Claim, Lost
 from reconciler.selfhosted.sampling import DEFAULT_MAX_TOKENS, Sampler, Served, read_sampling, served
 from reconciler.selfhosted.store import Store
+from reconciler.selfhosted.upstreams import Upstream
 from reconciler.selfhosted.wire import WireError
 
 log = structlog.get_logger("reconciler.selfhosted")
@@ -43,7 +45,9 @@ async def running(here: Context) -> AsyncIterator["Runner"]:
     """A runner at work, with the sandbox that its graders and the grader endpoints use."""
     sandbox = grading.Sandbox(unsafe=here.unsafe_graders)
     await sandbox.start()
-    runner = Runner(here.store, here.blobs, Sampler(here.engine), sandbox, worker=here.worker)
+    runner = Runner(
+        here.store, here.blobs, Sampler(here.engine), sandbox, worker=here.worker, upstreams=here.upstreams
+    )
     try:
         await runner.start()
         yield runner
@@ -68,9 +72,10 @@ class Runner:
         sandbox: grading.Sandbox,
         *,
         worker: str,
+        upstreams: Sequence[Upstream] = (),
     ) -> None:
         self._store, self._blobs, self._worker = store, blobs, worker
-        self.sampler, self.sandbox = sampler, sandbox
+        self.sampler, self.sandbox, self._upstreams = sampler, sandbox, upstreams
         self._wake = asyncio.Event()
         self._active: dict[str, asyncio.Task[None]] = {}
         self._claiming: asyncio.Task[None] | None = None
@@ -177,32 +182,37 @@ class Runner:
         work = await self._prepare(claim)
         found = await asyncio.to_thread(work.census)
         await self._store.write(partial(runbook.count, claim=claim, total=found.total))
+        sampled, ahead = work.at_once(CHUNK)
+        turns, made = asyncio.Semaphore(sampled), deque[asyncio.Task[Chunk]]()
         storing: asyncio.Task[None] | None = None
         with contextlib.closing(work.stream()) as rows:  # type: ignore[type-var]
             chunks = evalrows.chunks(rows, CHUNK, claim.chunks)
-            sampling = _sampling(work, chunks)
             try:
-                while sampling is not None:
-                    outcomes = await sampling
-                    sampling = _sampling(work, chunks)
-                    chunk = await work.grade(outcomes, int(self._store.now()))
+                while True:
+                    for _, chunk in islice(chunks, ahead - len(made)):
+                        made.append(asyncio.create_task(work.make(chunk, turns, int(self._store.now()))))
+                    if not made:
+                        break
+                    await asyncio.wait({made[0]})  # which leaves it to us to cancel all of them at once
+                    done = made.popleft().result()
                     if storing is not None:
                         await storing
-                    keep = partial(runbook.keep, claim=claim, items=chunk.items, tally=chunk.tally)
+                    keep = partial(runbook.keep, claim=claim, items=done.items, tally=done.tally)
                     storing = asyncio.create_task(self._store.write(keep))
                 if storing is not None:
                     await storing
             finally:
-                for task in (sampling, storing):
-                    if task is not None:
-                        task.cancel()
+                left = [*made, *([storing] if storing is not None else [])]
+                for task in left:
+                    task.cancel()
+                await asyncio.gather(*left, return_exceptions=True)
 
     async def _prepare(self, claim: Claim) -> Work:
         source = claim.data_source
         named: dict[str, Served] = {}
         for name, concrete in claim.models.items():
             try:
-                find = partial(served, project=claim.project, name=concrete)
+                find = partial(served, project=claim.project, name=concrete, listed=self._upstreams)
                 named[name] = await self._store.read(find)
             except WireError as gone:
                 raise RunFailed("model_not_found", f"the model {concrete} is not there any more") from gone
@@ -226,11 +236,3 @@ class Runner:
             sampler=self.sampler,
             sandbox=self.sandbox,
         )
-
-
-def _sampling(
-    work: Work, chunks: Iterator[tuple[int, Sequence[Row]]]
-) -> asyncio.Task[Sequence[Outcome]] | None:
-    """The next chunk on its way, if there is one."""
-    chunk = next(chunks, None)
-    return None if chunk is None else asyncio.create_task(work.sample(chunk[1]))

@@ -2,8 +2,8 @@
 How a request for text becomes a question to a model, for evals, judges and chat alike.
 
 Everything that samples goes through `Sampler.sample`: one list of asks is one batch,
-so the same list gives the same answers on every run. Other upstreams can join behind
-this one function. What is asked is worked out by pure functions beside it.
+so the same list gives the same answers on every run. Models of other servers are behind
+this one function too. What is asked is worked out by pure functions beside it.
 """
 
 import hashlib
@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.selfhosted import canary, models
+from reconciler.selfhosted import canary, models, upstreams
 from reconciler.selfhosted.context import Engine
 from reconciler.selfhosted.engine.values import Answer, Ask, Embedding, EngineError, Text
 from reconciler.selfhosted.store import Tx
+from reconciler.selfhosted.upstreams import Upstream
+from reconciler.selfhosted.wire import WireError
 
 DEFAULT_MAX_TOKENS = 2048  # what OpenAI's eval items show when nothing was asked for
 RESPONSE_FORMATS = ("text", "json_object", "json_schema")
@@ -46,15 +48,29 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Served:
-    """A model by its concrete name, and the folder that holds it."""
+    """A model by its concrete name, and the folder that holds it or the address of one elsewhere."""
 
     id: str
     path: str
+    concurrency: int | None = None  # asks that may be in flight elsewhere; None: our own engine, in batches
 
 
-def served(tx: Tx, project: str, name: str, user: str | None = None) -> Served:
-    """The model that a name or an alias means now, for this `user`. Raises a 404 when it means none."""
-    found = models.resolve(tx, project, canary.resolve(tx, project, name, user))
+def served(
+    tx: Tx, project: str, name: str, listed: Sequence[Upstream] = (), user: str | None = None
+) -> Served:
+    """
+    The model that a name or an alias means now, here or at an upstream. Raises a 404 when it means none.
+
+    An alias may mean another one for this `user`: its canary.
+    """
+    name = canary.resolve(tx, project, name, user)
+    try:
+        found = models.resolve(tx, project, name)
+    except WireError:
+        upstream = upstreams.route(listed, name)
+        if upstream is None or models.is_known(tx, project, name):  # one that was shut down stays so
+            raise
+        return Served(name, upstreams.ADDRESS + name, upstream.concurrency)
     return Served(found.id, str(found.path))
 
 

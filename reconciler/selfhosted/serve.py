@@ -29,11 +29,12 @@ import msgspec
 import structlog
 import uvicorn
 
-from reconciler.selfhosted import app, auth, context, models
+from reconciler.selfhosted import app, auth, context, models, upstreams
 from reconciler.selfhosted.blobs import Blobs
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine import Engine
 from reconciler.selfhosted.store import Store
+from reconciler.selfhosted.upstreams import Upstream
 
 SOCKET_LENGTH = 100  # bytes of a Unix socket's path that every system allows
 WATCH = 0.5  # seconds between two looks whether our parent lives
@@ -48,7 +49,7 @@ class Refused(Exception):
 
 def serve(asked: argparse.Namespace, engine: context.Engine | None = None) -> int:
     """Serve until SIGTERM or SIGINT, with an engine process of our own unless another engine is given."""
-    data = _folder(asked.data)
+    data, elsewhere = _folder(asked.data), _upstreams(asked)
     with _alone(data), _logging(asked.log):
         store = _open_store(asked, data)
         _check_keys(asked.host, store)
@@ -57,7 +58,8 @@ def serve(asked: argparse.Namespace, engine: context.Engine | None = None) -> in
             data,
             store,
             Blobs(data / "blobs"),
-            engine or Engine(_short(data / "engine.sock"), log=data / "engine.log"),
+            _engine(asked, data, elsewhere, engine),
+            upstreams=elsewhere,
             version=importlib.metadata.version("reconciler"),
             organization=asked.organization,
             model_sources=asked.allow_model_sources,
@@ -72,11 +74,29 @@ def serve(asked: argparse.Namespace, engine: context.Engine | None = None) -> in
         )
         hosts = [*asked.allow_host, *([asked.host, socket.gethostname()] if asked.host else [])]
         with _listening(data, asked) as sockets:
-            _run(
-                app.make(here, auth.Door(store, hosts)), sockets, asked.parent_death
-            )
+            _run(app.make(here, auth.Door(store, hosts)), sockets, asked.parent_death)
         store.close()
     return 0
+
+
+def _upstreams(asked: argparse.Namespace) -> tuple[Upstream, ...]:
+    try:
+        return upstreams.read(asked.upstreams, os.environ) if asked.upstreams else ()
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+def _engine(
+    asked: argparse.Namespace, data: Path, elsewhere: tuple[Upstream, ...], given: context.Engine | None
+) -> context.Engine:
+    own = given or Engine(_short(data / "engine.sock"), log=data / "engine.log")
+    if not elsewhere:
+        return own
+    # imported late: its HTTP client takes a fifth of a second
+    from reconciler.selfhosted.upstreamcache import Cache
+    from reconciler.selfhosted.upstreamclient import Everywhere, Upstreams
+
+    return Everywhere(own, Upstreams(elsewhere, Cache(data / "upstreams.db", asked.upstream_cache << 20)))
 
 
 def keys(asked: argparse.Namespace) -> int:

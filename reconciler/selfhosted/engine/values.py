@@ -35,6 +35,7 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
     logprobs: list[dict[str, Any]] | None  # as in OpenAI's `choices[].logprobs.content`
+    latency_ms: float | None = None  # of this answer alone, where it was not made in a batch
 
 
 Text = str | list[int]  # what is embedded: a text, or the tokens of one

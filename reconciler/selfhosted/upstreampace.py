@@ -1,0 +1,77 @@
+"""
+How many requests one upstream has in flight: as many as it takes well.
+
+It begins with 20. Every answer makes room for one more, so that the room doubles with each round trip, until
+the first trouble; from then on it grows by one a round trip, and halves at each trouble. Requests that
+were sent before a halving do not halve again: one burst of refusals is one trouble.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+START = 20
+
+
+class Pace:
+    """The turns of one upstream. Whoever enters must leave."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._room = float(min(START, most))
+        self._in_flight = 0
+        self._troubles = 0
+        self._open_at = 0.0  # the loop's time before which nothing is sent
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def room(self) -> int:
+        return int(self._room)
+
+    async def enter(self) -> int:
+        """Wait for a turn; give the number that comes back to the method by which you leave."""
+        if self._waiting or not self._is_open():
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():  # the turn came together with the cancel: pass it on
+                    self.leave()
+                raise
+        else:
+            self._in_flight += 1
+        return self._troubles
+
+    def leave(self) -> None:
+        """Leave without having learned anything."""
+        self._in_flight -= 1
+        self._admit()
+
+    def leave_well(self) -> None:
+        """Leave with an answer."""
+        if self._waiting or self._in_flight >= self.room:  # room that nobody needed proves nothing
+            self._room = min(self._most, self._room + (1 / self._room if self._troubles else 1))
+        self.leave()
+
+    def leave_in_trouble(self, entered: int, pause: float = 0) -> None:
+        """Leave refused or unanswered; nothing is sent for `pause` seconds."""
+        if entered == self._troubles:
+            self._room = max(1.0, self._room / 2)
+            self._troubles += 1
+        if pause:
+            loop = asyncio.get_running_loop()
+            self._open_at = max(self._open_at, loop.time() + pause)
+            loop.call_at(self._open_at, self._admit)
+        self.leave()
+
+    def _is_open(self) -> bool:
+        return self._in_flight < self.room and asyncio.get_running_loop().time() >= self._open_at
+
+    def _admit(self) -> None:
+        while self._waiting and self._is_open():
+            turn = self._waiting.popleft()
+            if not turn.done():  # or whoever waited has gone
+                self._in_flight += 1
+                turn.set_result(None)
