@@ -113,7 +113,7 @@ def run_problems(body: Mapping[str, Any]) -> list[Problem]:
         return [*problems, Problem("data_source", "is required and must be an object")]
     kind = source.get("type")
     logged = {"completions": "stored_completions", "responses": "responses", "jsonl": None}
-    if kind not in logged:
+    if not isinstance(kind, str) or kind not in logged:
         return [*problems, Problem("data_source.type", f"must be one of {', '.join(logged)}, got {kind!r}")]
     problems += _rows_problems(source.get("source"), logged[kind])
     if kind != "jsonl":

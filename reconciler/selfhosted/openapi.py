@@ -1,15 +1,15 @@
 """
 Our own OpenAPI document: the routes as they are, with the bodies and queries that they read.
 
-Bodies come from the structs that check them; those that are checked by hand are written down here, loosely
-where OpenAI's own specification says it better. Answers are OpenAI's, and described there.
+Bodies come from the structs that check them, or are written down beside here. Answers are OpenAI's, and
+described in its own specification.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,114 +21,28 @@ from reconciler.selfhosted import (
     aliases,
     batches,
     chat,
-    chatbody,
     completions,
     context,
-    embeddings,
     evalruns,
     evals,
     files,
-    graderapi,
     jobs,
-    models,
     permissions,
     responses,
-    uploads,
     webhooks,
     wire,
 )
-
-Schema = dict[str, Any]
-Endpoint = Callable[..., Any]
-
-TEXT: Schema = {"type": "string"}
-OBJECT: Schema = {"type": "object"}
-OBJECTS: Schema = {"type": "array", "items": OBJECT}
-METADATA: Schema = {
-    "type": ["object", "null"],
-    "maxProperties": 16,
-    "additionalProperties": {"type": "string", "maxLength": 512},
-}
-
-
-def _body(required: Sequence[str], **properties: Schema) -> Schema:
-    return {"type": "object", "properties": properties, "required": list(required)}
-
-
-STRUCTS: dict[Endpoint, type[msgspec.Struct]] = {
-    aliases.put: aliases.Wanted,
-    batches.create: batches.Wanted,
-    jobs.create: jobs.Wanted,
-    models.register: models.Register,
-    permissions.create: permissions.Wanted,
-    uploads.create: uploads.Wanted,
-    uploads.complete: uploads.Complete,
-    webhooks.create: webhooks.Wanted,
-    webhooks.update: webhooks.Changes,
-    webhooks.rotate_secret: webhooks.Rotation,
-    webhooks.test: webhooks.Trial,
-}
-
-WRITTEN: dict[Endpoint, Schema] = {
-    chat.create: _body(
-        ["model", "messages"],
-        model=TEXT,
-        messages={**OBJECTS, "minItems": 1},
-        n={"type": "integer", "minimum": 1, "maximum": chatbody.MAX_CHOICES},
-        temperature={"type": "number", "minimum": 0, "maximum": 2},
-        top_p={"type": "number", "minimum": 0, "maximum": 1},
-        max_completion_tokens={"type": "integer", "minimum": 1},
-        seed={"type": "integer"},
-        stop={"type": ["string", "array"]},
-        logprobs={"type": "boolean"},
-        top_logprobs={"type": "integer", "minimum": 0, "maximum": chatbody.MAX_TOP_LOGPROBS},
-        response_format=OBJECT,
-        tools=OBJECTS,
-        stream={"type": "boolean"},
-        stream_options=OBJECT,
-        store={"type": "boolean"},
-        metadata=METADATA,
-    ),
-    completions.update: _body(["metadata"], metadata={**METADATA, "type": "object"}),
-    embeddings.create: _body(
-        ["model", "input"],
-        model=TEXT,
-        input={"type": ["string", "array"]},
-        encoding_format={"enum": list(embeddings.FORMATS)},
-        dimensions={"type": "integer", "minimum": 1},
-    ),
-    evals.create: _body(
-        ["data_source_config", "testing_criteria"],
-        name=TEXT,
-        data_source_config=OBJECT,
-        testing_criteria={**OBJECTS, "minItems": 1},
-        metadata=METADATA,
-    ),
-    evals.update: _body([], name=TEXT, metadata=METADATA),
-    evalruns.create: _body(["data_source"], name=TEXT, data_source=OBJECT, metadata=METADATA),
-    graderapi.run: _body(["grader", "model_sample"], grader=OBJECT, item=OBJECT, model_sample=TEXT),
-    graderapi.validate: _body(["grader"], grader=OBJECT),
-    responses.create: _body(
-        ["model", "input"],
-        model=TEXT,
-        input={"type": ["string", "array"]},
-        instructions={"type": ["string", "null"]},
-        previous_response_id={"type": ["string", "null"]},
-        temperature={"type": "number", "minimum": 0, "maximum": 2},
-        max_output_tokens={"type": "integer", "minimum": 1},
-        tools=OBJECTS,
-        text=OBJECT,
-        stream={"type": "boolean"},
-        store={"type": "boolean"},
-        metadata=METADATA,
-    ),
-}
-
-BYTES: Schema = {"type": "string", "format": "binary"}
-FORMS: dict[Endpoint, Schema] = {
-    files.upload: _body(["file", "purpose"], file=BYTES, purpose={"enum": list(files.PURPOSES)}),
-    uploads.add_part: _body(["data"], data=BYTES),
-}
+from reconciler.selfhosted.openapibodies import (
+    BYTES,
+    FORMS,
+    OBJECT,
+    STRUCTS,
+    TEXT,
+    WRITTEN,
+    Endpoint,
+    Schema,
+    body,
+)
 
 # How many objects a page may have, and what else a list understands.
 PAGED: dict[Endpoint, int] = {
@@ -159,9 +73,9 @@ MADE = (evals.create, evalruns.create)  # answered with 201; everything else wit
 STREAMED = (chat.create, responses.create)
 RAW = (files.content,)
 
-ERROR = _body(
+ERROR = body(
     ["error"],
-    error=_body(
+    error=body(
         ["message", "type", "param", "code"],
         message=TEXT,
         type=TEXT,

@@ -31,6 +31,8 @@ class Exchange(NamedTuple):
     status: int
     media: str
     body: bytes
+    path: str
+    sent: bytes
 
     def __str__(self) -> str:
         return f"{self.method} {self.route} {self.status}"
@@ -46,7 +48,12 @@ class Recorder:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        status, media, body = 0, "", bytearray()
+        status, media, body, sent = 0, "", bytearray(), bytearray()
+
+        async def hear() -> Message:
+            message = await receive()
+            sent.extend(message.get("body", b""))
+            return message
 
         async def note(message: Message) -> None:
             nonlocal status, media
@@ -58,12 +65,11 @@ class Recorder:
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 asynchronous = dict(scope["headers"]).get(b"x-stainless-async", b"").decode()
                 route = template(self._routes, scope)
-                self._exchanges.append(
-                    Exchange(scope["method"], route, asynchronous, status, media, bytes(body))
-                )
+                said = (status, media, bytes(body), scope["path"], bytes(sent))
+                self._exchanges.append(Exchange(scope["method"], route, asynchronous, *said))
             await send(message)
 
-        await self._inner(scope, receive, note)
+        await self._inner(scope, hear, note)
 
 
 def template(routes: Sequence[BaseRoute], scope: Scope) -> str:
