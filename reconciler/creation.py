@@ -6,16 +6,16 @@ never will be; *busy*, which may be later; *unclear*, which may exist. Unclear i
 for the stamp in later passes, and by asking again with the same key where the platform honours it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.errors import Busy, Rejected, Unclear, Unreachable
-from reconciler.intent import Claim, Intent
+from reconciler.intent import LEASE, Claim, Intent
 from reconciler.kind import Ask
 from reconciler.resource import Wanted
-from reconciler.world import Object, Platform
+from reconciler.world import Object, Platform, Upload
 
 if TYPE_CHECKING:  # the database library is only loaded by those who write
     from reconciler.journal import Journal
@@ -98,7 +98,8 @@ class Creator:
         if intent is None:
             return Deferred("the claim was lost to another process", 1.0)
         try:
-            made = self.platform.create(ask.collection, ask.body, key=f"{wanted.fingerprint}.{intent.id}")
+            body = self._renewing(ask.body, claim)
+            made = self.platform.create(ask.collection, body, key=f"{wanted.fingerprint}.{intent.id}")
         except Rejected as error:
             self.journal.close_intent(intent, "rejected", self.now())
             return self._rest(wanted, Failed(str(error)), REFUSED)
@@ -116,6 +117,23 @@ class Creator:
             return self._rest(wanted, Deferred(f"{error}; looking whether it was made", pause), pause)
         self.journal.close_intent(intent, "made", self.now(), made.get("id") or made.get("name"))
         return Made(made)
+
+    def _renewing(self, body: Mapping[str, Any], claim: Claim) -> Mapping[str, Any]:
+        """The same request; while a file of it is being sent, the claim is kept alive."""
+        upload = body.get("file")
+        if not isinstance(upload, Upload):
+            return body
+        renewed = self.now()
+
+        def sent(done: int, total: int) -> None:
+            nonlocal renewed
+            if self.now() - renewed > LEASE / 3:
+                renewed = self.now()
+                self.journal.renew(claim, renewed)
+            if upload.progress:
+                upload.progress(done, total)
+
+        return {**body, "file": replace(upload, progress=sent)}
 
     def _rest(self, wanted: Wanted, end: Deferred | Failed, pause: float) -> Deferred | Failed:
         self.resting[wanted.fingerprint] = Rest(self.now() + pause, end)

@@ -166,6 +166,19 @@ class Journal:
                 return Held("somebody", now + LEASE)
             return Claim(platform, fingerprint, holder, row.token + 1)
 
+    def renew(self, claim: Claim, now: float) -> None:
+        """Keep a claim for another LEASE; no error when it was lost meanwhile."""
+        with self._write() as db:
+            db.execute(
+                update(claims)
+                .where(
+                    claims.c.platform == claim.platform,
+                    claims.c.fingerprint == claim.fingerprint,
+                    claims.c.token == claim.token,
+                )
+                .values(lease_until=now + LEASE)
+            )
+
     def release(self, claim: Claim) -> None:
         """Give a claim back; no error when it was lost meanwhile. Its token stays, so that it only grows."""
         with self._write() as db:

@@ -320,7 +320,8 @@ def _next(step: Step) -> str:
         case Action.BLOCK if step.decision.halt in NEXT:
             return NEXT[step.decision.halt]
         case Action.BLOCK if step.decision.observed and step.decision.observed.state is State.FAILED:
-            return "mend the cause and raise spec.attempt by one"
+            lever = "spec.tries of the eval" if step.wanted.implied else "spec.tries"
+            return f"mend the cause and raise {lever if step.address.kind == 'EvalRun' else 'spec.attempt'} by one"
         case Action.BLOCK:
             return "mend what it waits for"
         case _ if step.after:

@@ -37,6 +37,9 @@ class EvalSpec(Spec):
     cluster: str | None = Field(
         None, description="the item field that says which items belong together and are not independent"
     )
+    tries: Annotated[int, COSMETIC] = Field(
+        1, ge=1, description="how often a run of it that failed may be run"
+    )
     description: Annotated[str, COSMETIC] = ""
 
     @field_validator("item_schema")

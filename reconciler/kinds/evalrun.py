@@ -1,12 +1,12 @@
 """One subject (model × prompt) measured by one eval on one dataset; also implied by every promotion rule."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from reconciler.errors import Problem
-from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Progress, Stamp, State
+from reconciler.kind import Action, Ask, Decision, Kind, Needs, Observed, Progress, Seen, Stamp, State
 from reconciler.kinds.grader import model_name
 from reconciler.kinds.prompt import SamplingParams, variables
 from reconciler.resource import COSMETIC, Address, Ref, Spec, Wanted
@@ -26,7 +26,10 @@ class EvalRunSpec(Spec):
     sampling_params: SamplingParams = Field(
         SamplingParams(), description="over the prompt's; temperature is 0 unless one of them says otherwise"
     )
-    attempt: int = Field(1, ge=1, description="raise it to measure again what failed")
+    attempt: int = Field(1, ge=1, description="raise it to measure again what was measured")
+    tries: Annotated[int, COSMETIC] = Field(
+        1, ge=1, description="raise it to run again what failed; what was measured is not measured again"
+    )
     description: Annotated[str, COSMETIC] = ""
 
     @model_validator(mode="after")
@@ -62,6 +65,13 @@ class EvalRunKind(Kind):
         from reconciler import rows
 
         yield from rows.scan(dataset.facts["path"], "items", item_schema=schema).report()
+
+    def decide(self, wanted: Wanted, seen: Seen, needs: Needs, evidence: Any = None) -> Decision:
+        decision = super().decide(wanted, seen, needs)
+        failed = len(seen.by_fingerprint.get(wanted.fingerprint, []))
+        if decision.action is Action.BLOCK and failed < wanted.body.get("tries", 1):
+            return Decision(Action.CREATE, f"again, {failed} failed")
+        return decision
 
     def look(self, platform: Platform, project: str, parents: Iterable[Observed] = ()) -> list[Observed]:
         return [self.observe(run) for parent in parents for run in platform.list(f"evals/{parent.id}/runs")]

@@ -63,6 +63,7 @@ class PromotionRuleKind(Kind):
                     "model": subject,
                     "dataset": measure.dataset,
                     "prompt": measure.prompt,
+                    "tries": measure.tries if measure.tries > 1 else None,
                 }
                 params = measure.sampling_params.model_dump(exclude_none=True)
                 yield (

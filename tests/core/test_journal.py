@@ -117,3 +117,12 @@ def test_what_an_address_stood_for_is_remembered_once(journal: Journal) -> None:
 def test_peeking_makes_no_journal(tmp_path: Path) -> None:
     assert Journal.peek(tmp_path / "journal.db") is None
     assert [] == list(tmp_path.iterdir())
+
+
+def test_a_renewed_claim_outlives_its_first_lease(journal: Journal) -> None:
+    claim = journal.claim(HERE, "f" * 64, ELSEWHERE, 100.0)
+    assert isinstance(claim, Claim)
+
+    journal.renew(claim, 100.0 + LEASE - 1)
+
+    assert isinstance(journal.claim(HERE, "f" * 64, me(), 100.0 + LEASE + 1), Held)
