@@ -29,7 +29,7 @@ import msgspec
 import structlog
 import uvicorn
 
-from reconciler.selfhosted import app, auth, context, models, upstreams
+from reconciler.selfhosted import app, auth, context, limits, models, upstreams
 from reconciler.selfhosted.blobs import Blobs
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine import Engine
@@ -123,6 +123,7 @@ def _run(application: Any, sockets: list[socket.socket], parent: int | None) -> 
         log_config=None,
         access_log=False,
         lifespan="on",
+        http=limits.Protocol,
         ws="none",
         loop="asyncio",
         server_header=False,

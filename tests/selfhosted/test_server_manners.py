@@ -198,6 +198,11 @@ def test_a_web_page_cannot_reach_a_local_server(
         assert status == http.get("/v1/models").status_code
 
 
+def test_a_head_that_is_too_large_is_refused(shared_server: Server) -> None:
+    with shared_server.http(a="b" * 70_000) as http:
+        assert 431 == http.get("/v1/models").status_code
+
+
 def test_the_private_socket_is_its_owners_alone_and_needs_no_key(new_server: Callable[[], Server]) -> None:
     server = new_server()
     keys(server.data, "add", "one")
