@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-
 # Files that start real servers, browsers, databases and sandboxes, or count on thousands of examples.
 # What is left by `-m "not train and not slow"` takes under a minute.
 SLOW = {
