@@ -18,7 +18,7 @@ from reconciler.platforms.openai import OpenAI
 from reconciler.platforms.releases import WithReleases
 from reconciler.world import Platform
 
-pytestmark = pytest.mark.train  # nothing is trained, but a real model answers
+pytestmark = pytest.mark.slow  # a real model answers, and nothing is trained
 FAILED, REFUSED, DRIFT, PENDING, IN_PROGRESS = 4, 6, 3, 2, 7
 INCUMBENT = [{"eval": "Eval/moods", "at_least": 0.8}, {"eval": "Eval/talk", "not_worse_than": 0.1}]
 
