@@ -1,9 +1,10 @@
 """
 How many requests one upstream has in flight: as many as it takes well.
 
-It begins with 20. Every answer makes room for one more, so that the room doubles with each round trip, until
-the first trouble; from then on it grows by one a round trip, and halves at each trouble. Requests that
-were sent before a halving do not halve again: one burst of refusals is one trouble.
+It begins with 20. Until the first trouble every answer makes room for four more, so that a thousand questions
+to an upstream that takes 128 at once need little longer than with all of that room from the start (doubling
+cost them a third). Each trouble halves the room; afterwards it grows by one with each round trip. What was
+sent before a halving does not halve again: one burst of refusals is one trouble.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 from collections import deque
 
 START = 20
+GROWTH = 4  # for each answer, until the first trouble
 
 
 class Pace:
@@ -52,7 +54,7 @@ class Pace:
     def leave_well(self) -> None:
         """Leave with an answer."""
         if self._waiting or self._in_flight >= self.room:  # room that nobody needed proves nothing
-            self._room = min(self._most, self._room + (1 / self._room if self._troubles else 1))
+            self._room = min(self._most, self._room + (1 / self._room if self._troubles else GROWTH))
         self.leave()
 
     def leave_in_trouble(self, entered: int, pause: float = 0) -> None:

@@ -13,12 +13,14 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from reconciler.selfhosted import grading, models, runbook
 from reconciler.selfhosted.blobs import Blobs
-from reconciler.selfhosted.engine import Answer, Ask, EngineError
+from reconciler.selfhosted.context import Engine
+from reconciler.selfhosted.engine import Answer, Ask, Embedding, EngineError, Text
 from reconciler.selfhosted.runner import CHUNK, Runner
 from reconciler.selfhosted.sampling import Sampler
 from reconciler.selfhosted.store import SHARED, Record, Store, Tx
@@ -37,48 +39,62 @@ class Instant:
     async def stream(self, ask: Ask) -> AsyncIterator[str | Answer]:
         yield ""
 
+    async def embed(self, model: str, texts: Sequence[Text]) -> list[Embedding]:
+        return []
+
     async def close(self) -> None: ...
 
 
-def rows(count: int) -> bytes:
+def rows(count: int, first: int = 0) -> bytes:
     item = {"ticket": "The parcel K4821 has not come, and it was for a birthday. " * 4, "expected": "K4821"}
-    return b"".join(json.dumps({"item": {**item, "id": n}}).encode() + b"\n" for n in range(count))
+    return b"".join(
+        json.dumps({"item": {**item, "id": n}}).encode() + b"\n" for n in range(first, first + count)
+    )
 
 
-def prepare(tx: Tx) -> None:
-    model = models.ModelRow("tiny", Path("tiny"), "tiny", "base")
-    tx.insert(models.model_record("tiny", SHARED, 1, "reconciler", model))
+def prepare(tx: Tx, name: str = "tiny") -> None:
+    if name == "tiny":
+        model = models.ModelRow("tiny", Path("tiny"), "tiny", "base")
+        tx.insert(models.model_record("tiny", SHARED, 1, "reconciler", model))
     criterion = {"type": "string_check", "name": "has", "id": "has-1", "operation": "like"}
     criterion |= {"input": "{{sample.output_text}}", "reference": "{{item.expected}}"}
     schema = {"type": "object", "properties": {"ticket": {"type": "string"}}, "required": ["ticket"]}
     config = {"type": "custom", "schema": {"properties": {"item": schema}}}
     body: dict[str, Any] = {"id": EVAL, "data_source_config": config, "testing_criteria": [criterion]}
     tx.insert(Record(runbook.EVAL, EVAL, PROJECT, body, 1))
-    template = [{"role": "user", "content": "Triage: {{item.ticket}}"}]
+    template = [{"role": "user", "content": "Triage {{item.id}}: {{item.ticket}}"}]
     run = {
         "id": RUN,
         "status": "queued",
-        "model": "tiny",
+        "model": name,
         "result_counts": {"total": 0, "errored": 0, "failed": 0, "passed": 0},
         "per_model_usage": None,
         "per_testing_criteria_results": None,
         "data_source": {
             "type": "completions",
-            "model": "tiny",
+            "model": name,
             "source": {"type": "file_id", "id": FILE},
             "input_messages": {"type": "template", "template": template},
         },
     }
-    private = runbook.fresh({"tiny": "tiny"})
+    private = runbook.fresh({name: name})
     tx.insert(Record(runbook.RUN, RUN, PROJECT, run, 1, parent=EVAL, status="queued", private=private))
 
 
-async def measure(folder: Path, count: int) -> tuple[float, dict[str, Any]]:
+async def measure(
+    folder: Path,
+    count: int,
+    name: str = "tiny",
+    engine: Engine | None = None,
+    upstreams: Any = (),
+    first: int = 0,
+) -> tuple[float, dict[str, Any]]:
     """Seconds from the claim to the end of the run, and the run."""
     store, blobs = Store(f"sqlite:///{folder / 'bench.db'}"), Blobs(folder / "blobs")
-    await blobs.store(FILE, rows(count))
-    await store.write(prepare)
-    runner = Runner(store, blobs, Sampler(Instant()), grading.Sandbox(), worker="bench")
+    await blobs.store(FILE, rows(count, first))
+    await store.write(partial(prepare, name=name))
+    sampler = Sampler(engine or Instant())
+    runner = Runner(store, blobs, sampler, grading.Sandbox(), worker="bench", upstreams=upstreams)
     started = time.perf_counter()
     await runner.start()
     while True:

@@ -140,10 +140,10 @@ async def _rounds(pace: Pace, *troubles: bool) -> list[int]:
     return sizes
 
 
-def test_the_room_doubles_until_the_first_trouble_halves_it_and_then_grows_by_about_one() -> None:
-    sizes = asyncio.run(_rounds(Pace(64), False, False, False, True, False, False, False, True, False))
+def test_the_room_grows_fivefold_until_the_first_trouble_halves_it_and_then_by_about_one() -> None:
+    sizes = asyncio.run(_rounds(Pace(128), False, False, False, True, False, False, False, True, False))
 
-    assert [START, 40, 64, 64, 32, 32, 33, 34, 17] == sizes
+    assert [START, 100, 128, 128, 64, 64, 65, 66, 33] == sizes
 
 
 def test_room_that_nobody_needed_does_not_grow() -> None:
