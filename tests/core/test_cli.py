@@ -310,7 +310,15 @@ def test_an_interrupted_apply_loses_nothing(tmp_path: Path, say: Say) -> None:
     with FaultyServer(tmp_path / "platform").running() as server:
         tree = tree_of(tmp_path, server.url)
         command = [sys.executable, "-m", "reconciler", "apply", str(tree)]
-        applying = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        applying = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # a shell's background job ignores it
+        )
         until(lambda: server.asked["POST fine_tuning/jobs"])
         applying.send_signal(signal.SIGINT)
         _, told = applying.communicate(timeout=30)
