@@ -67,12 +67,9 @@ class DatasetKind(Kind):
         return [self.observe(file) for file in platform.list("files")]
 
     def decide(self, wanted: Wanted, seen: Seen, needs: Needs, evidence: Any = None) -> Decision:
-        whole = {
-            print_: [hit for hit in hits if hit.body.get("bytes") == wanted.facts["bytes"]]
-            for print_, hits in seen.by_fingerprint.items()
-            if print_ == wanted.fingerprint
-        }
-        return super().decide(wanted, Seen(whole), needs)
+        hits = seen.by_fingerprint.get(wanted.fingerprint, [])
+        whole = [hit for hit in hits if hit.body.get("bytes") == wanted.facts["bytes"]]
+        return super().decide(wanted, Seen({wanted.fingerprint: whole}), needs)
 
     def ask(self, wanted: Wanted, needs: Needs, stamp: Stamp, decision: Decision) -> Ask:
         filename = f"{wanted.address.name}@{stamp.project}.{stamp.fingerprint}.jsonl"

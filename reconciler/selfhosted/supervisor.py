@@ -144,6 +144,7 @@ class Attendant:
     async def work(self) -> None:
         row = await self._here.store.write(lambda tx: jobbook.held(tx, self._claim))
         self._folder.prepare(row, self._here.blobs, unsafe_graders=self._here.unsafe_graders)
+        warm = asyncio.create_task(self._warm_engine())  # ready by the time the model is
         crashes, reached = 0, ""
         while row.status == jobbook.PAUSED or self._folder.result() is None:
             code = None if row.status == jobbook.PAUSED else await self._train()
@@ -162,7 +163,12 @@ class Attendant:
                 await self._fail("trainer_crashed", f"{sentence} ({reason or f'exit code {code}'})")
                 return
             await asyncio.sleep(PAUSE)
+        await warm
         await self._conclude()
+
+    async def _warm_engine(self) -> None:
+        with contextlib.suppress(EngineError):  # why it cannot start is told when the model is to be served
+            await self._here.engine.start()
 
     async def _train(self) -> int | None:
         """One trainer process from start to end; its exit code, or None when the job was paused."""

@@ -82,6 +82,9 @@ class Upstreams:
         self._cache, self._patience, self._luck = cache, patience, luck
         self._opened: aiohttp.ClientSession | None = None
 
+    async def start(self) -> None:
+        """Nothing: they run already, or not."""
+
     async def load(self, model: str) -> None:
         """Nothing to load; EngineError when no pattern fits any more."""
         self._found(model)
@@ -238,6 +241,9 @@ class Everywhere:
 
     def _for(self, model: str) -> context.Engine:
         return self._elsewhere if model.startswith(ADDRESS) else self._own
+
+    async def start(self) -> None:
+        await self._own.start()
 
     async def load(self, model: str) -> None:
         await self._for(model).load(model)

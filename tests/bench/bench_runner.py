@@ -31,6 +31,8 @@ PROJECT, EVAL, RUN, FILE = "default", "eval_bench", "evalrun_bench", "file-bench
 class Instant:
     """Repeats the question."""
 
+    async def start(self) -> None: ...
+
     async def load(self, model: str) -> None: ...
 
     async def generate(self, asks: Sequence[Ask]) -> list[Answer | EngineError]:

@@ -76,7 +76,7 @@ def job_seconds(data: Path, train: Path, epochs: int) -> float:
         }  # fmt: skip
         job = platform.create("fine_tuning/jobs", body, key="job")["id"]
         while (found := platform.get("fine_tuning/jobs", job) or {})["status"] not in ("succeeded", "failed"):
-            time.sleep(0.1)
+            time.sleep(0.5)
         took = time.perf_counter() - start
     assert found["status"] == "succeeded", found["error"]
     return took

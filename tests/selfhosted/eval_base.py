@@ -54,6 +54,8 @@ class FakeEngine:
         self.unloadable: EngineError | None = None
         self.log: Path | None = None
 
+    async def start(self) -> None: ...
+
     async def load(self, model: str) -> None:
         if self.unloadable:
             raise self.unloadable

@@ -11,6 +11,8 @@ from reconciler.selfhosted.engine import Answer, Ask, Embedding, EngineError, Te
 class StubEngine:
     """Answers everything with one word; refuses models in a folder that holds a file named `unservable`."""
 
+    async def start(self) -> None: ...
+
     async def load(self, model: str) -> None:
         if (Path(model) / "unservable").exists():
             raise EngineError("model_unloadable", "it has no chat template")
