@@ -136,6 +136,7 @@ def standing(root: Path) -> dict[str, list[dict[str, Any]]]:
 def lister(root: Path, pages: Counter[str]) -> type[BaseHTTPRequestHandler]:
     class Lister(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or every answer waits 40 ms for an acknowledgement
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
