@@ -19,33 +19,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reconciler.selfhosted import (
-    aliases,
-    batches,
-    batchrunner,
-    chat,
-    completions,
-    context,
-    embeddings,
-    evalruns,
-    evals,
-    files,
-    graderapi,
-    jobs,
-    models,
-    openapi,
-    permissions,
-    postman,
-    responses,
-    runner,
-    supervisor,
-    uploads,
-    webhooks,
-    wire,
-)
+from reconciler.selfhosted import context, openapi, wire
 from reconciler.selfhosted.auth import Door
 from reconciler.selfhosted.context import Context
-from reconciler.selfhosted.store import UnknownCursor
+from reconciler.selfhosted.evaluation import evalruns, evals, graderapi, runner
+from reconciler.selfhosted.notices import postman, webhooks
+from reconciler.selfhosted.registry import aliases, models
+from reconciler.selfhosted.serving import batches, batchrunner, chat, completions, embeddings, responses
+from reconciler.selfhosted.storage import files, uploads
+from reconciler.selfhosted.storage.store import UnknownCursor
+from reconciler.selfhosted.tuning import jobs, permissions, supervisor
 from reconciler.selfhosted.wire import WireError
 
 CAPABILITIES = ["idempotency", "aliases", "model_sources"]

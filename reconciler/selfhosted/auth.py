@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from reconciler.selfhosted.context import DEFAULT_PROJECT, Caller
-from reconciler.selfhosted.store import Store, Tx, tables
+from reconciler.selfhosted.storage.store import Store, Tx, tables
 from reconciler.selfhosted.wire import WireError
 
 FRESH = 1.0  # seconds that a list of keys is believed; a revoked key stops working within it

@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol, cast
 
 from starlette.requests import Request
 
-from reconciler.selfhosted.blobs import Blobs
 from reconciler.selfhosted.engine import Answer, Ask, Embedding, EngineError, Text
-from reconciler.selfhosted.store import Store
-from reconciler.selfhosted.upstreams import Upstream
+from reconciler.selfhosted.storage.blobs import Blobs
+from reconciler.selfhosted.storage.store import Store
+from reconciler.selfhosted.upstream.upstreams import Upstream
 
 DEFAULT_PROJECT = "default"  # whose objects a caller without a key sees
 

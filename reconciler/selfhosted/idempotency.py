@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from reconciler.selfhosted import context, wire
-from reconciler.selfhosted.store import Tx, tables
+from reconciler.selfhosted.storage.store import Tx, tables
 from reconciler.selfhosted.wire import Answer, WireError
 
 KEPT = 30 * 24 * 3600  # seconds

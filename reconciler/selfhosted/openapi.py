@@ -17,21 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from reconciler.selfhosted import (
-    aliases,
-    batches,
-    chat,
-    completions,
-    context,
-    evalruns,
-    evals,
-    files,
-    jobs,
-    permissions,
-    responses,
-    webhooks,
-    wire,
-)
+from reconciler.selfhosted import context, wire
+from reconciler.selfhosted.evaluation import evalruns, evals
+from reconciler.selfhosted.notices import webhooks
 from reconciler.selfhosted.openapibodies import (
     BYTES,
     FORMS,
@@ -43,6 +31,10 @@ from reconciler.selfhosted.openapibodies import (
     Schema,
     body,
 )
+from reconciler.selfhosted.registry import aliases
+from reconciler.selfhosted.serving import batches, chat, completions, responses
+from reconciler.selfhosted.storage import files
+from reconciler.selfhosted.tuning import jobs, permissions
 
 # How many objects a page may have, and what else a list understands.
 PAGED: dict[Endpoint, int] = {

@@ -11,27 +11,21 @@ from typing import Any
 
 import msgspec
 
-from reconciler.selfhosted import (
-    aliases,
+from reconciler.selfhosted.evaluation import evallogs, evalruns, evals, graderapi
+from reconciler.selfhosted.grading import checking, similarity
+from reconciler.selfhosted.notices import webhooks
+from reconciler.selfhosted.registry import aliases, models
+from reconciler.selfhosted.serving import (
     batches,
     chat,
     chatbody,
     completions,
     embeddings,
-    evallogs,
-    evalruns,
-    evals,
-    files,
-    graderapi,
-    jobs,
-    models,
-    permissions,
     responsebody,
     responses,
-    uploads,
-    webhooks,
 )
-from reconciler.selfhosted.grading import checking, similarity
+from reconciler.selfhosted.storage import files, uploads
+from reconciler.selfhosted.tuning import jobs, permissions
 
 Schema = dict[str, Any]
 Endpoint = Callable[..., Any]

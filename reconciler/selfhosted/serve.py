@@ -29,12 +29,14 @@ import msgspec
 import structlog
 import uvicorn
 
-from reconciler.selfhosted import app, auth, context, limits, models, upstreams
-from reconciler.selfhosted.blobs import Blobs
+from reconciler.selfhosted import app, auth, context, limits
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine import Engine
-from reconciler.selfhosted.store import Store
-from reconciler.selfhosted.upstreams import Upstream
+from reconciler.selfhosted.registry import models
+from reconciler.selfhosted.storage.blobs import Blobs
+from reconciler.selfhosted.storage.store import Store
+from reconciler.selfhosted.upstream import upstreams
+from reconciler.selfhosted.upstream.upstreams import Upstream
 
 SOCKET_LENGTH = 100  # bytes of a Unix socket's path that every system allows
 WATCH = 0.5  # seconds between two looks whether our parent lives
@@ -93,8 +95,8 @@ def _engine(
     if not elsewhere:
         return own
     # imported late: its HTTP client takes a fifth of a second
-    from reconciler.selfhosted.upstreamcache import Cache
-    from reconciler.selfhosted.upstreamclient import Everywhere, Upstreams
+    from reconciler.selfhosted.upstream.upstreamcache import Cache
+    from reconciler.selfhosted.upstream.upstreamclient import Everywhere, Upstreams
 
     return Everywhere(own, Upstreams(elsewhere, Cache(data / "upstreams.db", asked.upstream_cache << 20)))
 

@@ -16,7 +16,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from reconciler.selfhosted.store import Listing, Page, Row, UnknownCursor
+from reconciler.selfhosted.storage.store import Listing, Page, Row, UnknownCursor
 
 S = TypeVar("S")
 Order = Literal["asc", "desc"]

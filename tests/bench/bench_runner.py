@@ -17,13 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reconciler.selfhosted import grading, models, runbook
-from reconciler.selfhosted.blobs import Blobs
+from reconciler.selfhosted import grading
 from reconciler.selfhosted.context import Engine
 from reconciler.selfhosted.engine import Answer, Ask, Embedding, EngineError, Text
-from reconciler.selfhosted.runner import CHUNK, Runner
-from reconciler.selfhosted.sampling import Sampler
-from reconciler.selfhosted.store import SHARED, Record, Store, Tx
+from reconciler.selfhosted.evaluation import runbook
+from reconciler.selfhosted.evaluation.runner import CHUNK, Runner
+from reconciler.selfhosted.registry import models
+from reconciler.selfhosted.serving.sampling import Sampler
+from reconciler.selfhosted.storage.blobs import Blobs
+from reconciler.selfhosted.storage.store import SHARED, Record, Store, Tx
 
 PROJECT, EVAL, RUN, FILE = "default", "eval_bench", "evalrun_bench", "file-bench"
 

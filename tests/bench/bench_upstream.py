@@ -22,9 +22,9 @@ from pathlib import Path
 
 import aiohttp
 
-from reconciler.selfhosted.upstreamcache import Cache
-from reconciler.selfhosted.upstreamclient import Everywhere, Upstreams
-from reconciler.selfhosted.upstreams import Upstream
+from reconciler.selfhosted.upstream.upstreamcache import Cache
+from reconciler.selfhosted.upstream.upstreamclient import Everywhere, Upstreams
+from reconciler.selfhosted.upstream.upstreams import Upstream
 from tests.bench.bench_runner import Instant, measure, rows
 
 IN_FLIGHT = 128

@@ -7,18 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.selfhosted import (
-    app,
-    batchfile,
-    chatbody,
-    embeddings,
-    files,
-    graderapi,
-    limits,
-    uploads,
-    wire,
-)
+from reconciler.selfhosted import app, limits, wire
+from reconciler.selfhosted.evaluation import graderapi
 from reconciler.selfhosted.grading import Limits, checking, similarity
+from reconciler.selfhosted.serving import batchfile, chatbody, embeddings
+from reconciler.selfhosted.storage import files, uploads
 
 PAGE = (Path(__file__).parents[2] / "docs/platform.md").read_text()
 MIB = 1024 * 1024

@@ -16,10 +16,10 @@ import uvicorn
 from eval_base import FakeEngine, add_model
 
 from reconciler.selfhosted import app, auth
-from reconciler.selfhosted.blobs import Blobs
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine import Ask
-from reconciler.selfhosted.store import Store
+from reconciler.selfhosted.storage.blobs import Blobs
+from reconciler.selfhosted.storage.store import Store
 
 TRAINER = (sys.executable, str(Path(__file__).parents[1] / "selfhosted" / "server_trainer.py"))
 Inside = Callable[[], Awaitable[None]]  # lets the request through and keeps its reply back

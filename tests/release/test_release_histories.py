@@ -17,7 +17,7 @@ from reconciler.kind import Action, Decision, Halt, Stamp
 from reconciler.kinds.promotionrule import KIND
 from reconciler.promotion import Airing, Policy, Tried
 from reconciler.release import Channel, Word
-from reconciler.selfhosted import aliases
+from reconciler.selfhosted.registry import aliases
 
 MODELS = [f"model-{n}" for n in range(4)]
 VERSIONS = [f"rule-{n}" for n in range(4)]

@@ -21,11 +21,12 @@ from typing import Any
 import uvicorn
 from openai import OpenAI
 
-from reconciler.selfhosted import app, auth, models
-from reconciler.selfhosted.blobs import Blobs
+from reconciler.selfhosted import app, auth
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine import Answer, Ask, Embedding, EngineError, Text
-from reconciler.selfhosted.store import SHARED, Store, Tx
+from reconciler.selfhosted.registry import models
+from reconciler.selfhosted.storage.blobs import Blobs
+from reconciler.selfhosted.storage.store import SHARED, Store, Tx
 
 ENDED = ("completed", "failed", "canceled")
 

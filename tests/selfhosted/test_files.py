@@ -14,7 +14,7 @@ import openai
 import pytest
 from server_base import ROWS, Server, until
 
-from reconciler.selfhosted.blobs import Blobs
+from reconciler.selfhosted.storage.blobs import Blobs
 
 
 def test_an_uploaded_file_comes_back_byte_for_byte(shared_server: Server) -> None:

@@ -13,7 +13,7 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob
 from server_base import Server, alive, register, until, upload
 
-from reconciler.selfhosted.store import Store
+from reconciler.selfhosted.storage.store import Store
 
 
 def create(server: Server, base: Path, plan: dict[str, Any] | None = None, **more: Any) -> FineTuningJob:
@@ -336,8 +336,8 @@ def test_a_file_that_a_job_uses_cannot_be_deleted(shared_server: Server, base_mo
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
-    from reconciler.selfhosted import jobbook
-    from reconciler.selfhosted.store import Record
+    from reconciler.selfhosted.storage.store import Record
+    from reconciler.selfhosted.tuning import jobbook
 
     now = [1000.0]
     store = Store(f"sqlite:///{tmp_path / 'db'}", now=lambda: now[0])

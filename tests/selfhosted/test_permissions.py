@@ -10,7 +10,7 @@ import pytest
 from server_base import Server, register, until, upload
 
 from reconciler.selfhosted import auth
-from reconciler.selfhosted.store import Store
+from reconciler.selfhosted.storage.store import Store
 
 
 def tuned(server: Server, base: Path) -> str:

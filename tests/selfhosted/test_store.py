@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from reconciler.selfhosted import idempotency, jobbook
-from reconciler.selfhosted.store import Listing, Record, Store, Tx, UnknownCursor
+from reconciler.selfhosted import idempotency
+from reconciler.selfhosted.storage.store import Listing, Record, Store, Tx, UnknownCursor
+from reconciler.selfhosted.tuning import jobbook
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

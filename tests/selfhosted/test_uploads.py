@@ -14,7 +14,7 @@ import pytest
 from eval_base import FakeEngine, Server
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 
-from reconciler.selfhosted import uploads
+from reconciler.selfhosted.storage import uploads
 
 START = int(time.time())  # about now: the sweep compares it with the ages of files
 

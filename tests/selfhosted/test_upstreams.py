@@ -15,10 +15,10 @@ from eval_base import EQUAL, FakeEngine, Server, completions, make_eval, words
 from openai import APIError, APIStatusError, NotFoundError
 from upstream_stub import Reply, Stub, delta, events, first_time, question, refused, said
 
-from reconciler.selfhosted.upstreamcache import Cache
-from reconciler.selfhosted.upstreamclient import Everywhere, Patience, Upstreams
-from reconciler.selfhosted.upstreampace import START
-from reconciler.selfhosted.upstreams import Upstream, read, route
+from reconciler.selfhosted.upstream.upstreamcache import Cache
+from reconciler.selfhosted.upstream.upstreamclient import Everywhere, Patience, Upstreams
+from reconciler.selfhosted.upstream.upstreampace import START
+from reconciler.selfhosted.upstream.upstreams import Upstream, read, route
 
 KEY = "sk-canary-5f1d"
 QUICK = Patience(pause=0.001, longest_pause=0.01, reply=0.5)

@@ -18,8 +18,8 @@ from server_base import Server, until
 from upstream_stub import Reply, Stub, question, refused, said
 
 from reconciler.selfhosted.engine import Answer
-from reconciler.selfhosted.upstreamcache import LIFE, Cache
-from reconciler.selfhosted.upstreampace import START, Pace
+from reconciler.selfhosted.upstream.upstreamcache import LIFE, Cache
+from reconciler.selfhosted.upstream.upstreampace import START, Pace
 
 KEY = "sk-canary-77aa"
 

@@ -16,9 +16,9 @@ from eval_base import FakeEngine, Server, make_eval, run_of, words
 from openai import AsyncOpenAI, BadRequestError, InvalidWebhookSignatureError, NotFoundError, OpenAI
 from server_base import register, until, upload
 
-from reconciler.selfhosted import outbox, postman
-from reconciler.selfhosted.outbox import PATIENCE, PAUSES
-from reconciler.selfhosted.store import Store
+from reconciler.selfhosted.notices import outbox, postman
+from reconciler.selfhosted.notices.outbox import PATIENCE, PAUSES
+from reconciler.selfhosted.storage.store import Store
 
 ALL = list(outbox.EVENTS)
 

@@ -64,8 +64,8 @@ class Rewards:
 def _judge(engine: Engine, folders: Mapping[str, Path]) -> Any:
     # The server's own judge, so that a reward and an eval put the same question. It knows the store's
     # modules, which take a while to import and are never opened here.
-    from reconciler.selfhosted.judging import BatchJudge
-    from reconciler.selfhosted.sampling import Sampler, Served
+    from reconciler.selfhosted.evaluation.judging import BatchJudge
+    from reconciler.selfhosted.serving.sampling import Sampler, Served
 
     models = {name: Served(name, str(folder)) for name, folder in folders.items()}
     return BatchJudge(Sampler(engine), models)

@@ -1,0 +1,1 @@
+"""Measuring: evals, their runs, and the graders as an API of their own."""

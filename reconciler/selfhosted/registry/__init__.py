@@ -1,0 +1,1 @@
+"""Which models there are, and the names that lead to them."""

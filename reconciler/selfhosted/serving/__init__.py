@@ -1,0 +1,1 @@
+"""Answers from models: chat, responses, embeddings and batches, and how one sampling request is read."""

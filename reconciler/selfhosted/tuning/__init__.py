@@ -1,0 +1,1 @@
+"""Fine-tuning jobs: their books, their folders, and the processes that train them."""

@@ -1,0 +1,1 @@
+"""Models that run elsewhere, behind any OpenAI-compatible server."""
