@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 from watchfiles import Change, DefaultFilter, watch
 
-from reconciler import engine, project
+from reconciler import engine, guards, project
 from reconciler.creation import Creator
 from reconciler.engine import Pass, World
 from reconciler.errors import ManifestError, ReconcilerError
@@ -70,7 +71,7 @@ def run(
         while not stop.is_set():
             moved.clear()
             wanted = _reload(root, wanted)
-            done = _pass(wanted, world, creator)
+            done = _pass(wanted, replace(world, guards=guards.of(wanted.spec)), creator)
             settled = done is not None and done.settled
             now = _state(done)
             if now != was or (done and done.made):

@@ -15,7 +15,7 @@ from reconciler.creation import Creator, Deferred, Failed, Made
 from reconciler.errors import Busy, PlatformError, ReconcilerError, Rejected, Unclear, Unreachable
 from reconciler.intent import Intent
 from reconciler.kind import Action, Ask, Decision, Kind, Observed, Progress, Seen, Stamp, State, Unseen
-from reconciler.plan import Step
+from reconciler.plan import Guard, Step
 from reconciler.resource import Address, Desired, Wanted
 from reconciler.world import Platform, Upload
 
@@ -76,6 +76,7 @@ class World:
     project: str
     kinds: Mapping[str, Kind]
     platform: Platform
+    guards: tuple[Guard, ...] = ()  # what may stop a step that would act
 
 
 def look(desired: Desired, world: World) -> Sight:
@@ -182,7 +183,7 @@ class _Hand:
 
     def take(self, wanted: Wanted, evidence: Any) -> Step:
         kind = self.world.kinds[wanted.address.kind]
-        step = plan.decide(wanted, kind, self.actual, self.ready, self.steps, evidence)
+        step = self._decide(wanted, kind, evidence)
         self._cancel(kind, step)
         if step.action in ACTING and not step.after and (step.decision.body is not None or not kind.measures):
             step = self._act(kind, step, evidence)
@@ -194,6 +195,9 @@ class _Hand:
         self.steps[wanted.address] = step
         return step
 
+    def _decide(self, wanted: Wanted, kind: Kind, evidence: Any) -> Step:
+        return plan.decide(wanted, kind, self.actual, self.ready, self.steps, evidence, self.world.guards)
+
     def _act(self, kind: Kind, step: Step, evidence: Any) -> Step:
         wanted = step.wanted
         stamp = Stamp(self.world.project, str(wanted.address), wanted.fingerprint)
@@ -201,7 +205,7 @@ class _Hand:
         try:
             if overlooked := self._overlooked(kind, step, ask):
                 self._add(kind, overlooked)
-                step = plan.decide(wanted, kind, self.actual, self.ready, self.steps, evidence)
+                step = self._decide(wanted, kind, evidence)
                 if step.action not in ACTING:
                     return step
             ask = self._watched(ask, wanted)
@@ -222,7 +226,7 @@ class _Hand:
                 self._add(kind, observed)
                 self.watch.made(step)
                 if observed.stamp and observed.stamp.fingerprint != wanted.fingerprint:  # a release went back
-                    step = plan.decide(wanted, kind, self.actual, self.ready, self.steps, evidence)
+                    step = self._decide(wanted, kind, evidence)
             case Failed(why):
                 self.failed[wanted.address] = why
                 step = replace(step, decision=Decision(Action.BLOCK, why))

@@ -144,7 +144,7 @@ class Journal:
 
     def claim(self, platform: str, fingerprint: str, holder: str, now: float) -> Claim | Held:
         """Take the right to ask for one object, or learn who has it."""
-        with self._write() as db:
+        with self.write() as db:
             mine = (claims.c.platform == platform) & (claims.c.fingerprint == fingerprint)
             row = db.execute(select(claims).where(mine).with_for_update()).one_or_none()
             if row is None:
@@ -168,7 +168,7 @@ class Journal:
 
     def renew(self, claim: Claim, now: float) -> None:
         """Keep a claim for another LEASE; no error when it was lost meanwhile."""
-        with self._write() as db:
+        with self.write() as db:
             db.execute(
                 update(claims)
                 .where(
@@ -181,7 +181,7 @@ class Journal:
 
     def release(self, claim: Claim) -> None:
         """Give a claim back; no error when it was lost meanwhile. Its token stays, so that it only grows."""
-        with self._write() as db:
+        with self.write() as db:
             db.execute(
                 update(claims)
                 .where(claims.c.platform == claim.platform, claims.c.fingerprint == claim.fingerprint,
@@ -191,7 +191,7 @@ class Journal:
 
     def tokens(self, platform: str) -> dict[str, int]:
         """By fingerprint, how often a claim was taken: what has grown since was somebody else's turn."""
-        with self._read() as db:
+        with self.read() as db:
             query = select(claims.c.fingerprint, claims.c.token).where(claims.c.platform == platform)
             return {row.fingerprint: row.token for row in db.execute(query)}
 
@@ -206,7 +206,7 @@ class Journal:
         `doubted` is the intent of the same request when it was asked before: it stays, and its window
         starts anew.
         """
-        with self._write() as db:
+        with self.write() as db:
             held = db.execute(
                 select(claims.c.token)
                 .where(claims.c.platform == claim.platform, claims.c.fingerprint == claim.fingerprint)
@@ -228,7 +228,7 @@ class Journal:
 
     def renew_intent(self, intent: Intent, now: float) -> Intent:
         """Its object may have come to be until now, so it is looked for from now on."""
-        with self._write() as db:
+        with self.write() as db:
             return self._renewed(db, intent, now)
 
     @staticmethod
@@ -237,7 +237,7 @@ class Journal:
         return replace(intent, opened_at=now)
 
     def close_intent(self, intent: Intent, outcome: str, now: float, object_id: str | None = None) -> None:
-        with self._write() as db:
+        with self.write() as db:
             closed = {"closed_at": now, "outcome": outcome, "object_id": object_id}
             db.execute(update(intents).where(intents.c.id == intent.id).values(closed))
             self._record(
@@ -246,7 +246,7 @@ class Journal:
 
     def open_intents(self, platform: str) -> dict[str, Intent]:
         """By fingerprint, the oldest of each: what may exist without our having seen it."""
-        with self._read() as db:
+        with self.read() as db:
             query = select(intents).where(intents.c.closed_at.is_(None), intents.c.platform == platform)
             rows = db.execute(query.order_by(intents.c.id.desc())).all()
         return {r.fingerprint: Intent(r.id, r.platform, r.fingerprint, r.address, r.opened_at) for r in rows}
@@ -255,7 +255,7 @@ class Journal:
         """The id of the object that was made last for a fingerprint."""
         mine = (intents.c.platform == platform) & (intents.c.fingerprint == fingerprint)
         query = select(intents.c.object_id).where(mine, intents.c.outcome == "made")
-        with self._read() as db:
+        with self.read() as db:
             return db.execute(query.order_by(intents.c.id.desc()).limit(1)).scalar()
 
     # Memory and history
@@ -274,20 +274,20 @@ class Journal:
         ]
         if not rows:
             return
-        with self._write() as db:
+        with self.write() as db:
             stale = delete(memory).where(memory.c.platform == platform, memory.c.address == bindparam("old"))
             db.execute(stale, [{"old": row["address"]} for row in rows])
             db.execute(insert(memory), rows)
 
     def remembered(self, platform: str) -> dict[str, str]:
         """By address, the fingerprint each stood for when it was last applied."""
-        with self._read() as db:
+        with self.read() as db:
             query = select(memory.c.address, memory.c.fingerprint).where(memory.c.platform == platform)
             return {row.address: row.fingerprint for row in db.execute(query)}
 
     def recall(self, platform: str) -> dict[Address, Remembered]:
         """By address, what each stood for when it was last applied."""
-        with self._read() as db:
+        with self.read() as db:
             rows = db.execute(select(memory).where(memory.c.platform == platform)).all()
         return {
             Address.parse(r.address): Remembered(r.fingerprint, json.loads(r.content), r.row_digests)
@@ -297,7 +297,7 @@ class Journal:
     def record(
         self, now: float, platform: str, address: Address, event: str, detail: Mapping[str, Any]
     ) -> None:
-        with self._write() as db:
+        with self.write() as db:
             self._record(db, now, platform, str(address), event, detail)
 
     def events(self, address: Address | None = None, limit: int = 50) -> list[dict[str, Any]]:
@@ -305,7 +305,7 @@ class Journal:
         query = select(history).order_by(history.c.id.desc()).limit(limit)
         if address:
             query = query.where(history.c.address == str(address))
-        with self._read() as db:
+        with self.read() as db:
             rows = db.execute(query).all()
         return [
             {"at": r.at, "platform": r.platform, "address": r.address, "event": r.event}
@@ -324,7 +324,8 @@ class Journal:
         )
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
+    def write(self) -> Iterator[Connection]:
+        """One durable transaction, for those who keep books of their own here. Raises ReconcilerError."""
         try:
             with self._engine.begin() as db:
                 yield db
@@ -334,7 +335,8 @@ class Journal:
             raise _broken(self._engine, error) from None
 
     @contextmanager
-    def _read(self) -> Iterator[Connection]:
+    def read(self) -> Iterator[Connection]:
+        """A connection to look with. Raises ReconcilerError."""
         try:
             with self._engine.connect() as db:
                 yield db

@@ -93,6 +93,7 @@ class Halt(StrEnum):
     REFUSED = "refused"  # somebody said no
     UNAPPROVED = "unapproved"  # somebody has to say yes
     DRIFT = "drift"  # somebody changed what we made, and we leave it
+    SUSPENDED = "suspended"  # its manifest says not now
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ The engine acts on exactly these steps, so a plan cannot say one thing and an ap
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -72,6 +72,9 @@ class Step:
         return self.decision.action
 
 
+Guard = Callable[[Step], Decision | None]  # what stops a step that would act; None lets it act
+
+
 @dataclass(frozen=True)
 class Plan:
     steps: tuple[Step, ...]
@@ -94,26 +97,45 @@ def make(
     actual: Actual,
     evidence: Mapping[Address, Any],
     memory: Mapping[Address, Remembered],
+    guards: Sequence[Guard] = (),
 ) -> Plan:
     """Every resource's step, needs before the needing."""
     steps: dict[Address, Step] = {}
     ready: dict[Address, Observed] = {}
     for wanted in desired.values():
-        step = decide(wanted, kinds[wanted.address.kind], actual, ready, steps, evidence.get(wanted.address))
+        kind = kinds[wanted.address.kind]
+        step = decide(wanted, kind, actual, ready, steps, evidence.get(wanted.address), guards)
         if step.action is Action.KEEP and step.decision.observed:
             ready[wanted.address] = step.decision.observed
-        if step.action in (Action.CREATE, Action.UPDATE) or kinds[wanted.address.kind].collection is None:
+        if step.action in (Action.CREATE, Action.UPDATE) or kind.collection is None:
             step = _explain(step, memory.get(wanted.address))
             if step.decision.evidence is None and step.decision.body is None:
-                step = replace(step, notes=tuple(kinds[wanted.address.kind].foresee(wanted, desired)))
+                step = replace(step, notes=tuple(kind.foresee(wanted, desired)))
         steps[wanted.address] = step
     return Plan(tuple(steps.values()), Counter(step.action for step in steps.values()))
 
 
 def decide(
+    wanted: Wanted,
+    kind: Kind,
+    actual: Actual,
+    ready: Needs,
+    steps: Mapping[Address, Step],
+    evidence: Any,
+    guards: Sequence[Guard] = (),
+) -> Step:
+    """One resource's step, given those of everything it needs. Where it would act, every guard has to let it."""
+    step = _unguarded(wanted, kind, actual, ready, steps, evidence)
+    if step.action in (Action.CREATE, Action.UPDATE):
+        for guard in guards:
+            if stopped := guard(step):
+                return replace(step, decision=stopped)
+    return step
+
+
+def _unguarded(
     wanted: Wanted, kind: Kind, actual: Actual, ready: Needs, steps: Mapping[Address, Step], evidence: Any
 ) -> Step:
-    """One resource's step, given those of everything it needs."""
     seen = actual.get(kind.name, Seen())
     if isinstance(seen, Unseen):
         return Step(wanted, Decision(Action.BLOCK, f"cannot be seen now: {seen.why}"))
@@ -125,7 +147,10 @@ def decide(
         return Step(wanted, decision)
     stuck = next((address for address in waiting if steps[address].action is Action.BLOCK), None)
     if stuck:
-        return Step(wanted, Decision(Action.BLOCK, f"waits for {stuck}", decision.observed), waiting)
+        halt = steps[stuck].decision.halt
+        return Step(
+            wanted, Decision(Action.BLOCK, f"waits for {stuck}", decision.observed, halt=halt), waiting
+        )
     return Step(wanted, decision, waiting)
 
 

@@ -8,10 +8,11 @@ without anything being made anew. Everything else in a spec is identity.
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, NamedTuple, Self, get_args
+from typing import Annotated, Any, NamedTuple, Self, get_args
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
+from pydantic import Field as PydanticField
 
 API_VERSION = "reconciler/v1"
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
@@ -67,6 +68,14 @@ class Spec(BaseModel):
     """The base of every spec and of every part of one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ResourceSpec(Spec):
+    """The base of every spec: what any resource may say about itself."""
+
+    suspend: Annotated[bool, COSMETIC] = PydanticField(
+        False, description="leave it as it stands; make nothing for it"
+    )
 
 
 class Field(NamedTuple):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from reconciler import foresight, gates
 from reconciler.evidence import BOUNDS, Case, Measured, Rule
 from reconciler.gates import Judgement, Trial, Verdict
-from reconciler.resource import COSMETIC, Address, Ref, Spec
+from reconciler.resource import COSMETIC, Address, Ref, ResourceSpec, Spec
 from reconciler.stats import proportions
 
 GRADER = Ref("Grader", or_text=True)
@@ -130,7 +130,7 @@ class PriceSpec(Spec):
     output: float = Field(ge=0)
 
 
-class PromotionRuleSpec(Spec):
+class PromotionRuleSpec(ResourceSpec):
     channel: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$", description="the name applications call"
     )

@@ -25,6 +25,7 @@ HALTED = {
     Halt.INCONCLUSIVE: 5,
     Halt.DRIFT: 3,
     Halt.UNAPPROVED: 0,
+    Halt.SUSPENDED: 0,
 }  # the worst first
 
 
@@ -142,11 +143,11 @@ def _decide(project: Project, name: str, world: engine.World) -> Plan:
     sight = engine.look(project.desired, world)
     if sight.unseen:
         raise Unreachable(next(iter(sight.unseen.values())))
-    made = planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, {})
+    made = planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, {}, world.guards)
     if not made.pending:
         return made
     memory = session.memory(project, name)  # only what changes needs explaining
-    return planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, memory)
+    return planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, memory, world.guards)
 
 
 def _finished(before: Plan) -> bool:

@@ -29,6 +29,7 @@ NEXT = {
     Halt.INCONCLUSIVE: "measure on more items; the gate cannot tell yet",
     Halt.REFUSED: "a person has to decide; the line above says how",
     Halt.UNAPPROVED: "a person has to approve it; the line above says how",
+    Halt.SUSPENDED: "nothing; it is suspended",
     Halt.DRIFT: "put the release file back, or say on_drift: restore",
 }
 

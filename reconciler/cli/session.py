@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from reconciler import git
+from reconciler import git, guards
 from reconciler.creation import Creator
 from reconciler.engine import World
 from reconciler.errors import ReconcilerError
@@ -34,7 +34,9 @@ def chosen(project: Project, name: str | None) -> str:
 def reading(project: Project, name: str) -> Iterator[World]:
     """The world to look at: nothing can be written through it."""
     with _platform(project, name, write=False) as platform:
-        yield World(project.name, all_kinds(), ReadOnly(_releasing(project, name, platform)))
+        yield World(
+            project.name, all_kinds(), ReadOnly(_releasing(project, name, platform)), guards.of(project.spec)
+        )
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def writing(project: Project, name: str, *, trains: bool = True) -> Iterator[tup
     keep(project.data)
     journal = Journal.at(project.journal)
     with _platform(project, name, write=True, trains=trains) as platform:
-        world = World(project.name, all_kinds(), _releasing(project, name, platform))
+        world = World(project.name, all_kinds(), _releasing(project, name, platform), guards.of(project.spec))
         yield world, Creator(world.platform, journal, me(), time.time)
 
 

@@ -14,14 +14,14 @@ from pydantic import Field
 from reconciler import loader
 from reconciler.errors import ManifestError, Problem
 from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Seen, Stamp, State
-from reconciler.resource import COSMETIC, Spec, Wanted
+from reconciler.resource import COSMETIC, ResourceSpec, Wanted
 from reconciler.world import Object, Platform, Upload
 
 Format = Literal["chat", "vision", "preference", "reinforcement", "items"]
 STAMPED = re.compile(r"(?P<name>[^@]+)@(?P<project>[^@]+)\.(?P<fingerprint>[0-9a-f]{64})\.jsonl")
 
 
-class DatasetSpec(Spec):
+class DatasetSpec(ResourceSpec):
     file: Annotated[str, COSMETIC] = Field(
         min_length=1, description="JSON Lines, relative to this manifest; its bytes count, not its name"
     )

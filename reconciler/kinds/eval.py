@@ -16,13 +16,13 @@ from reconciler.errors import Problem
 from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Stamp, State
 from reconciler.kinds.grader import Inline, texts, wire
 from reconciler.kinds.prompt import SamplingParams, variables
-from reconciler.resource import COSMETIC, Address, Ref, Spec, Wanted
+from reconciler.resource import COSMETIC, Address, Ref, ResourceSpec, Wanted
 from reconciler.world import Object, Platform
 
 CLUSTER = "reconciler_cluster"  # in an eval's metadata: what its items are clustered by
 
 
-class EvalSpec(Spec):
+class EvalSpec(ResourceSpec):
     item_schema: dict[str, Any] = Field(description="JSON Schema that every item must satisfy")
     graders: list[Annotated[str, Ref("Grader")] | Inline] = Field(
         min_length=1, description="an answer passes when it passes all of them"

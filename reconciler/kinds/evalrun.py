@@ -9,13 +9,13 @@ from reconciler.errors import Problem
 from reconciler.kind import Action, Ask, Decision, Kind, Needs, Observed, Progress, Seen, Stamp, State
 from reconciler.kinds.grader import model_name
 from reconciler.kinds.prompt import SamplingParams, variables
-from reconciler.resource import COSMETIC, Address, Ref, Spec, Wanted
+from reconciler.resource import COSMETIC, Address, Ref, ResourceSpec, Wanted
 from reconciler.world import Object, Platform
 
 STATES = {"completed": State.READY, "failed": State.FAILED, "canceled": State.FAILED}
 
 
-class EvalRunSpec(Spec):
+class EvalRunSpec(ResourceSpec):
     eval: Annotated[str, Ref("Eval")]
     model: Annotated[str, Ref("Model", "FineTuneJob")]
     dataset: Annotated[str, Ref("Dataset")] = Field(description="rows of format items")

@@ -13,7 +13,7 @@ from pydantic import Field
 from reconciler.errors import Problem
 from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Progress, Stamp, State
 from reconciler.kinds.grader import GraderSpec, model_name, wire
-from reconciler.resource import COSMETIC, Address, Ref, Spec, Wanted
+from reconciler.resource import COSMETIC, Address, Ref, ResourceSpec, Spec, Wanted
 from reconciler.world import Object, Platform
 
 STATES = {"succeeded": State.READY, "failed": State.FAILED, "cancelled": State.FAILED}
@@ -79,7 +79,7 @@ class Full(Spec):
     type: Literal["full"]
 
 
-class FineTuneJobSpec(Spec):
+class FineTuneJobSpec(ResourceSpec):
     model: Annotated[str, Ref("Model", "FineTuneJob")] = Field(
         description="the base: a Model, or a job to go on from"
     )

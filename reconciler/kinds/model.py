@@ -14,13 +14,13 @@ from pydantic import Field, model_validator
 
 from reconciler.errors import ManifestError, Problem
 from reconciler.kind import Action, Ask, Decision, Kind, Needs, Observed, Seen, Stamp, State
-from reconciler.resource import COSMETIC, Spec, Wanted
+from reconciler.resource import COSMETIC, ResourceSpec, Wanted
 from reconciler.world import Object, Platform
 
 WEIGHTS = ("*.safetensors", "*.json", "*.jinja", "*.model")
 
 
-class ModelSpec(Spec):
+class ModelSpec(ResourceSpec):
     id: str = Field(min_length=1, description="the name the platform knows it by")
     folder: Annotated[str | None, COSMETIC] = Field(
         None, description="a folder with safetensors weights, relative to this manifest; its bytes count"

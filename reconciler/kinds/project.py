@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from reconciler.kind import Action, Decision, Kind, Needs, Seen
-from reconciler.resource import COSMETIC, Spec, Wanted
+from reconciler.resource import COSMETIC, ResourceSpec, Spec, Wanted
 
 
 class Embedded(Spec):
@@ -26,7 +26,7 @@ class OpenAI(Spec):
 Place = Annotated[Embedded | OpenAI, Field(discriminator="type")]
 
 
-class ProjectSpec(Spec):
+class ProjectSpec(ResourceSpec):
     platforms: dict[str, Place] = Field(
         default={"local": Embedded(type="embedded")}, description="the worlds, by name"
     )

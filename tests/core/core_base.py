@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from reconciler import engine, project
+from reconciler import engine, guards, project
 from reconciler.creation import Creator
 from reconciler.engine import Pass, World
 from reconciler.journal import Journal
@@ -137,7 +137,9 @@ class Applier:
         return project.load(self.root).desired
 
     def once(self) -> Pass:
-        return engine.once(self.desired, self.world, self.creator, Watcher())
+        wanted = project.load(self.root)
+        world = replace(self.world, guards=guards.of(wanted.spec))
+        return engine.once(wanted.desired, world, self.creator, Watcher())
 
     def passes(self, count: int) -> Pass:
         for _ in range(count):

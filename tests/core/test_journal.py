@@ -24,7 +24,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def journal(url: str) -> Iterator[Journal]:
     opened = Journal.open(url)
-    with opened._write() as db:
+    with opened.write() as db:
         for table in (intents, claims, memory, history):
             db.execute(table.delete())
     yield opened

@@ -1,0 +1,26 @@
+"""
+What may stop a step that would act, beside what stands: each guard looks at one step and answers with
+the decision that takes its place, or lets it act. Plan and apply ask the same guards. Pure.
+"""
+
+from reconciler.kind import Action, Decision, Halt
+from reconciler.kinds.project import ProjectSpec
+from reconciler.plan import Guard, Step
+
+
+def of(project: ProjectSpec) -> tuple[Guard, ...]:
+    """All that a project asks for."""
+    return (suspension(project.suspend),)
+
+
+def suspension(project: bool) -> Guard:
+    """Nothing is made for what its manifest, or the whole project, suspends."""
+
+    def guard(step: Step) -> Decision | None:
+        if not (project or step.wanted.body.get("suspend")):
+            return None
+        who = "its project" if project else "it"
+        why = f"{who} is suspended; take suspend: true out of the manifest to go on"
+        return Decision(Action.BLOCK, why, step.decision.observed, halt=Halt.SUSPENDED)
+
+    return guard
