@@ -28,10 +28,11 @@ BOUNDS = ("at_least", "at_most", *COMPARING)
 
 class ItemResult(NamedTuple):
     """
-    One graded item; with repeats, their mean. Both numbers are None when the item errored.
+    One graded item; with repeats, the mean of those that were graded. Both numbers are None when none was.
 
     `passed` is the share of its samples that passed, `score` is in the grader's own unit. Items of one
-    `cluster` are not independent of each other.
+    `cluster` are not independent of each other. `lacking` is the share of its samples that errored or are
+    missing, when some were graded.
     """
 
     passed: float | None
@@ -39,6 +40,7 @@ class ItemResult(NamedTuple):
     cluster: Hashable = None
     latency_ms: float | None = None  # None when the platform does not say
     usd: float | None = None  # None when nobody knows the price
+    lacking: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,13 @@ def measured(
     cluster: str | None = None,
     span: tuple[float, float] = (0.0, 1.0),
     price: Price | None = None,
+    samples: int = 1,
 ) -> Measured:
     """
-    Output items of a run as results: of one criterion, or of all together. Pure.
+    Output items as results: of one criterion, or of all together. Pure.
 
-    Samples of the same item are averaged, an errored one among them being a miss. `cluster` names the
-    item's field that says which items belong together.
+    `samples` of every item are expected, in one run or in several, and averaged; `total` counts them all.
+    `cluster` names the item's field that says which items belong together.
     """
     found: dict[str, list[ItemResult]] = {}
     for item in items:
@@ -81,22 +84,32 @@ def measured(
         usd = price.of(usage) if price and usage else None
         result = ItemResult(passed, score, None if group is None else str(group), latency, usd)
         found.setdefault(str(item["datasource_item_id"]), []).append(result)
-    repeats = max(map(len, found.values()), default=1)
-    together = {item: _together(results, span[0]) for item, results in found.items()}
+    repeats = max([samples, *map(len, found.values())])
+    together = {item: _together(results, repeats) for item, results in found.items()}
     return Measured(together, math.ceil(total / repeats), span)
 
 
-def _together(results: Sequence[ItemResult], least: float) -> ItemResult:
-    """Several samples of one item as one result."""
-    if len(results) == 1 or all(result.passed is None for result in results):
+def _together(results: Sequence[ItemResult], samples: int) -> ItemResult:
+    """The samples of one item as one result."""
+    graded = [result for result in results if result.passed is not None]
+    if samples == 1 or not graded:
         return results[0]
-    passed = sum(float(result.passed or 0) for result in results) / len(results)
-    score = sum(least if result.score is None else result.score for result in results) / len(results)
-    times = [result.latency_ms for result in results if result.latency_ms is not None]
-    costs = [result.usd for result in results if result.usd is not None]
-    slowest = max(times) if len(times) == len(results) else None
-    usd = sum(costs) / len(costs) if len(costs) == len(results) else None
-    return ItemResult(passed, score, results[0].cluster, slowest, usd)
+    whole = results if len(results) == samples else []
+    times = [result.latency_ms for result in whole if result.latency_ms is not None]
+    return ItemResult(
+        _mean([result.passed for result in graded]),
+        _mean([result.score for result in graded]),
+        results[0].cluster,
+        max(times) if times and len(times) == samples else None,
+        _mean([result.usd for result in whole]),
+        1 - len(graded) / samples,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one is unknown."""
+    known = [float(value) for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 class Rule(NamedTuple):
@@ -148,9 +161,9 @@ def weigh(case: Case) -> Finding:
     ids = sorted({i for side in sides for i in side.items}, key=lambda i: (len(i), i))
     n = max(len(ids), *(side.total for side in sides), 0)
     ids += [f"missing {index}" for index in range(n - len(ids))]
-    fine = sum(all(_value(rule, side.items.get(i)) is not None for side in sides) for i in ids)
-    if n - fine > rule.most_errors * n or not n:
-        share = f"{(n - fine) / n:.0%} of the items" if n else "all 0 items"
+    lacking = sum(max(_lacking(rule, side.items.get(i)) for side in sides) for i in ids)
+    if lacking > rule.most_errors * n or not n:
+        share = f"{lacking / n:.0%} of the items" if n else "all 0 items"
         what = LACKS.get(rule.metric, "errored or are missing")
         why = f"not comparable: {share} {what}, at most {rule.most_errors:.0%} may"
         return Finding(rule, n, why=why)
@@ -180,9 +193,21 @@ def _value(rule: Rule, item: ItemResult | None) -> float | None:
     return item.passed
 
 
+def _lacking(rule: Rule, item: ItemResult | None) -> float:
+    """The share of an item that nobody knows."""
+    return 1.0 if item is None or _value(rule, item) is None else item.lacking
+
+
 def _values(rule: Rule, ids: Sequence[str], side: Measured, instead: float) -> list[float]:
-    found = (_value(rule, side.items.get(i)) for i in ids)
-    return [instead if value is None else float(value) for value in found]
+    """Every item's value, with `instead` for what of it is lacking."""
+    return [_filled(rule, side.items.get(i), instead) for i in ids]
+
+
+def _filled(rule: Rule, item: ItemResult | None, instead: float) -> float:
+    value = _value(rule, item)
+    if item is None or value is None:
+        return instead
+    return value if not item.lacking else value * (1 - item.lacking) + instead * item.lacking
 
 
 def _span(rule: Rule, sides: Sequence[Measured]) -> Interval:

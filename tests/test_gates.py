@@ -173,11 +173,27 @@ def test_samples_of_one_item_are_one_item() -> None:
     assert 50 == gates.judge(Rule("pass_rate", "at_least", 0.5), found, None, 0.95).n
 
 
-def test_an_errored_sample_among_several_is_a_miss() -> None:
-    items = [{"datasource_item_id": 1, "status": status, "results": [{"name": "g", "passed": True, "score": 1.0}]}
-             for status in ("pass", "error")]  # fmt: skip
+@pytest.mark.parametrize("second", ["error", "missing"])
+def test_a_sample_that_is_lacking_is_a_miss_of_the_candidate_and_a_hit_of_the_baseline(second: str) -> None:
+    def samples(status: str) -> Measured:
+        items = [{"datasource_item_id": at, "status": each,
+                  "results": [{"name": "g", "passed": each == "pass", "score": float(each == "pass")}]}
+                 for at in range(40) for each in (["pass"] if at % 2 else ["pass", status])
+                 if each != "missing"]  # fmt: skip
+        return measured(
+            items + [dict(item) for item in items if int(str(item["datasource_item_id"])) % 2], 80, None
+        )
 
-    assert {"1": ItemResult(0.5, 0.5)} == measured(items, 2, None).items
+    spoilt, whole = samples(second), samples("fail")
+    rule = Rule("pass_rate", "not_worse_than", 0.5, most_errors=0.3)
+
+    as_candidate, as_baseline = gates.judge(rule, spoilt, whole, 0.95), gates.judge(rule, whole, spoilt, 0.95)
+
+    assert ItemResult(1.0, 1.0, lacking=0.5) == spoilt.items["0"]
+    assert 0.0 == pytest.approx(as_candidate.estimate)
+    assert -0.25 == pytest.approx(as_baseline.estimate)
+    too_many = gates.judge(Rule("pass_rate", "at_least", 0.5, most_errors=0.2), spoilt, None, 0.95)
+    assert "not comparable: 25% of the items errored or are missing" in too_many.sentence
 
 
 def test_an_item_knows_its_cluster() -> None:
