@@ -4,7 +4,8 @@ The eval runner against an upstream in a process of its own, which answers at on
 Wanted: 1,000 items at zero latency in at most a second from the claim of the run to its end, cache and
 store included; 1,000 at 200 ms with 128 in flight in at most 1.3 × the ideal; 20,000 in at most 300 MiB.
 The floor is a bare aiohttp loop over as many questions in the same run. A pace starts with 20 in flight and
-has to find out that more are taken well: `cold` is the first run of a server, `warm` its next.
+has to find out that more are taken well: `cold` is the first run of a server, `warm` its next. The ideal is
+`items / 128 * latency`, which no whole number of rounds reaches: 1,000 items are eight rounds, 1.02 × as long.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from reconciler.selfhosted.upstream.upstreampace import START
 from reconciler.selfhosted.upstream.upstreams import Upstream, read, route
 
 KEY = "sk-canary-5f1d"
-QUICK = Patience(pause=0.001, longest_pause=0.01, reply=0.5)
+QUICK = Patience(pause=0.001, longest_pause=0.01, reply=0.5, quiet=60)
 HELLO: Any = [{"role": "user", "content": "one two three"}]
 JUDGE = {
     "type": "score_model",

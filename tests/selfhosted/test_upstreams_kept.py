@@ -146,6 +146,47 @@ def test_the_room_grows_fivefold_until_the_first_trouble_halves_it_and_then_by_a
     assert [START, 100, 128, 128, 64, 64, 65, 66, 33] == sizes
 
 
+async def _silent_rounds(pace: Pace, took: float | None) -> list[int]:
+    """
+    How many have been sent after each turn of the loop, when nobody answers and a thousand wait.
+
+    A connection that took so many seconds is made after the first.
+    """
+    waiting = [asyncio.create_task(pace.enter()) for _ in range(1000)]
+    sizes = []
+    for turn in range(4):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        sizes.append(sum(each.done() for each in waiting))
+        if turn == 0 and took is not None:
+            pace.connected(took)
+    for each in waiting:
+        each.cancel()
+    return sizes
+
+
+def test_silence_after_the_first_connection_makes_room_as_an_answer_would() -> None:
+    async def sent() -> list[list[int]]:
+        heard = Pace(128, quiet=0)
+        await heard.enter()
+        heard.leave_well()
+        silent, unconnected = Pace(128, quiet=0), Pace(128, quiet=0)
+        return [
+            await _silent_rounds(silent, 0),
+            await _silent_rounds(heard, 0),
+            await _silent_rounds(unconnected, None),
+        ]
+
+    silent, heard, unconnected = asyncio.run(sent())
+
+    assert (START, 128) == (silent[0], silent[-1])
+    assert [START] * 4 == heard == unconnected
+
+
+def test_no_silence_counts_that_is_shorter_than_connecting_took() -> None:
+    assert [START] * 4 == asyncio.run(_silent_rounds(Pace(128, quiet=0), 60))
+
+
 def test_room_that_nobody_needed_does_not_grow() -> None:
     async def room() -> int:
         pace = Pace(64)

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import NamedTuple, TypeVar
 
 import aiohttp
@@ -24,7 +25,7 @@ from reconciler.selfhosted import context
 from reconciler.selfhosted.engine.values import Answer, Ask, Embedding, EngineError, Text
 from reconciler.selfhosted.upstream import upstreamreply, upstreamwire
 from reconciler.selfhosted.upstream.upstreamcache import Cache
-from reconciler.selfhosted.upstream.upstreampace import Pace
+from reconciler.selfhosted.upstream.upstreampace import QUIET, Pace
 from reconciler.selfhosted.upstream.upstreamreply import DENIED, REFUSED, Again
 from reconciler.selfhosted.upstream.upstreams import ADDRESS, Upstream
 
@@ -45,6 +46,7 @@ class Patience:
     longest_wait: float = 600.0  # that a Retry-After is obeyed
     connect: float = 10.0
     reply: float = 600.0  # for a whole reply, and between two pieces of a stream
+    quiet: float = QUIET  # without a refusal, until more is sent to an upstream that is new to us
 
     def before(self, tries: int, luck: float) -> float:
         """The pause after so many tries; luck from 0 to 1 spreads it over its upper half. Pure."""
@@ -54,8 +56,8 @@ class Patience:
 class Lane:
     """One upstream: how it is asked, at which pace, and whether it has ever answered."""
 
-    def __init__(self, upstream: Upstream) -> None:
-        self.upstream, self.pace, self.answered = upstream, Pace(upstream.concurrency), False
+    def __init__(self, upstream: Upstream, quiet: float) -> None:
+        self.upstream, self.pace, self.answered = upstream, Pace(upstream.concurrency, quiet), False
         self.headers = {"content-type": "application/json", "user-agent": "reconciler"}
         if upstream.key is not None:
             self.headers["authorization"] = f"Bearer {upstream.key}"
@@ -79,7 +81,7 @@ class Upstreams:
         patience: Patience = Patience(),
         luck: Callable[[], float] = random.random,
     ) -> None:
-        self._lanes = [Lane(upstream) for upstream in listed]
+        self._lanes = [Lane(upstream, patience.quiet) for upstream in listed]
         self._cache, self._patience, self._luck = cache, patience, luck
         self._opened: aiohttp.ClientSession | None = None
 
@@ -207,6 +209,7 @@ class Upstreams:
                 connector=aiohttp.TCPConnector(limit=0),  # how many there are is for the paces to say
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=LONGEST_EVENT,
+                trace_configs=[_connecting()],
             )
         wait = self._patience
         return self._opened.post(
@@ -215,7 +218,23 @@ class Upstreams:
             headers=lane.headers,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=total, sock_connect=wait.connect, sock_read=wait.reply),
+            trace_request_ctx=lane,
         )
+
+
+def _connecting() -> aiohttp.TraceConfig:
+    """Tells the pace of a request's lane when a connection was made, and how long that took."""
+
+    async def begins(_session: object, of: SimpleNamespace, _: object) -> None:
+        of.began = time.perf_counter()
+
+    async def ends(_session: object, of: SimpleNamespace, _: object) -> None:
+        of.trace_request_ctx.pace.connected(time.perf_counter() - of.began)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_start.append(begins)
+    trace.on_connection_create_end.append(ends)
+    return trace
 
 
 async def _timed(ask: Callable[[], Awaitable[Answer]]) -> Answer:
