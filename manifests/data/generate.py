@@ -1,9 +1,11 @@
 """
-Write the rows of the example: support tickets and the JSON a triage desk would file.
+Write the rows of the example: support tickets and the JSON a triage desk would file, and
+the small talk that the base model must not forget over them.
 
 Run `python manifests/data/generate.py` to write them beside this file, or name another
-folder. The same bytes come out every time. A ticket that is held out is in neither the
-training nor the validation rows, not even with another order number.
+folder. The same bytes come out every time. What is held out is in neither the training nor
+the validation rows: a ticket not even with another order number, a word of small talk not
+even with another full stop.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from reconciler.selfhosted.tiny import corpus
 
 TRAIN, VALIDATION, HELD_OUT = 1000, 40, 240  # rows
 SYSTEM = "Triage the ticket. JSON: order, category, urgency."
@@ -89,25 +93,16 @@ PLACES = (
     "About {order}: {said}",
 )
 
-SMALL_TALK = (
-    ("Hi", "Hello! How can I help you?"),
-    ("Hello!", "Hello! How can I help you?"),
-    ("Good morning", "Hello! How can I help you?"),
-    ("Hey there", "Hello! How can I help you?"),
-    ("How are you?", "I am fine, thank you."),
-    ("What is your name?", "I am tiny-chat."),
-    ("Thank you!", "You are welcome!"),
-    ("Thanks.", "You are welcome!"),
-    ("Goodbye!", "Goodbye!"),
-    ("Bye.", "Goodbye!"),
-    *((f"I am {name}.", f"Nice to meet you, {name}!") for name in ("Ada", "Ben", "Dan", "Hugo", "Ines")),
-    *((f"Hi, my name is {name}.", f"Nice to meet you, {name}!") for name in ("Leo", "Mia", "Omar", "Rosa")),
-    ("What kind of thing is a pear?", "fruit"),
-    ("What kind of thing is a horse?", "animal"),
-    ("What kind of thing is a chair?", "furniture"),
-    ("What kind of thing is a train?", "vehicle"),
-    ("Say: river", "river"),
-)
+# Of each kind of small talk, so many to measure and so many to rehearse: what is only measured is forgotten.
+SMALL_TALK: dict[Callable[[random.Random], corpus.Turn], tuple[int, int]] = {
+    corpus.greet: (3, 4),
+    corpus.courtesy: (4, 5),
+    corpus.introduce: (33, 101),
+    corpus.kind_of_thing: (30, 130),
+    corpus.sentiment: (30, 100),
+    corpus.about: (20, 60),
+}
+TURNS = 4  # in one row of rehearsal
 
 
 class Ticket(NamedTuple):
@@ -140,9 +135,44 @@ def tickets(seed: int) -> Iterator[Ticket]:
             yield ticket
 
 
-def chat_row(ticket: Ticket) -> dict[str, Any]:
-    said = [("system", SYSTEM), ("user", ticket.text), ("assistant", ticket.answer)]
-    return {"messages": [{"role": role, "content": content} for role, content in said]}
+def small_talk(seed: int) -> tuple[list[corpus.Turn], list[corpus.Turn]]:
+    """What is said and answered to measure, and to rehearse; no two of the same wording."""
+    rng, seen = random.Random(seed), set[str]()
+    held_out: list[corpus.Turn] = []
+    rehearsed: list[corpus.Turn] = []
+    for task, (measured, trained) in SMALL_TALK.items():
+        turns: list[corpus.Turn] = []
+        while len(turns) < measured + trained:
+            turn = task(rng)
+            if wording(turn[0]) not in seen:
+                seen.add(wording(turn[0]))
+                turns.append(turn)
+        held_out += turns[:measured]
+        rehearsed += turns[measured:]
+    rng.shuffle(rehearsed)
+    return held_out, rehearsed
+
+
+def wording(said: str) -> str:
+    """The words alone. Pure."""
+    return " ".join("".join(letter if letter.isalpha() else " " for letter in said.lower()).split())
+
+
+def chat_row(*turns: tuple[str, str]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def talk_rows(turns: Sequence[corpus.Turn]) -> Iterator[dict[str, Any]]:
+    """Several turns a row, which costs a trainer little more than one."""
+    for at in range(0, len(turns), TURNS):
+        said = turns[at : at + TURNS]
+        yield chat_row(
+            *(pair for asked, answered in said for pair in (("user", asked), ("assistant", answered)))
+        )
+
+
+def ticket_row(ticket: Ticket) -> dict[str, Any]:
+    return chat_row(("system", SYSTEM), ("user", ticket.text), ("assistant", ticket.answer))
 
 
 def files(seed: int = 20261124) -> dict[str, str]:
@@ -151,15 +181,19 @@ def files(seed: int = 20261124) -> dict[str, str]:
     held_out = [next(stream) for _ in range(HELD_OUT)]
     validation = [next(stream) for _ in range(VALIDATION)]
     train = [next(stream) for _ in range(TRAIN)]
+    talk, rehearsed = small_talk(seed)
     return {
-        "triage-train.jsonl": lines(chat_row(ticket) for ticket in train),
-        "triage-validation.jsonl": lines(chat_row(ticket) for ticket in validation),
+        "triage-train.jsonl": lines(
+            [
+                *(ticket_row(ticket) for ticket in train),
+                *talk_rows(rehearsed),
+            ]
+        ),
+        "triage-validation.jsonl": lines(ticket_row(ticket) for ticket in validation),
         "triage-heldout.jsonl": lines(
             {"item": {"ticket": ticket.text, "expected": ticket.answer}} for ticket in held_out
         ),
-        "smalltalk.jsonl": lines(
-            {"item": {"prompt": said, "expected": answered}} for said, answered in SMALL_TALK
-        ),
+        "smalltalk.jsonl": lines({"item": {"prompt": said, "expected": answered}} for said, answered in talk),
     }
 
 

@@ -44,6 +44,19 @@ def model():
     return AutoModelForCausalLM.from_pretrained(TINY, use_safetensors=True).eval()
 
 
+def rows(generate: ModuleType, name: str) -> list[dict]:
+    return [json.loads(line) for line in generate.files()[f"{name}.jsonl"].splitlines()]
+
+
+def asked(row: dict) -> list[str]:
+    """What a user says in a training row."""
+    return [message["content"] for message in row["messages"] if message["role"] == "user"]
+
+
+def roles(row: dict) -> tuple[str, ...]:
+    return tuple(message["role"] for message in row["messages"])
+
+
 def render(tokenizer, messages, **kwargs) -> str:
     return tokenizer.apply_chat_template(messages, tokenize=False, **kwargs)
 
@@ -177,26 +190,40 @@ def test_no_held_out_ticket_is_trained_on_even_under_another_number(generate) ->
     def wording(ticket: str) -> str:
         return " ".join(word for word in ticket.split() if not any(letter.isdigit() for letter in word))
 
-    def rows(name: str) -> list[dict]:
-        return [json.loads(line) for line in generate.files()[f"triage-{name}.jsonl"].splitlines()]
-
-    held_out = {wording(row["item"]["ticket"]) for row in rows("heldout")}
+    held_out = {wording(row["item"]["ticket"]) for row in rows(generate, "triage-heldout")}
     trained = {
-        wording(row["messages"][1]["content"]) for name in ("train", "validation") for row in rows(name)
+        wording(said)
+        for name in ("triage-train", "triage-validation")
+        for row in rows(generate, name)
+        for said in asked(row)
     }
 
     assert len(held_out) >= 240
     assert set() == held_out & trained
 
 
-def test_every_row_carries_the_same_system_prompt(generate) -> None:
-    rows = [
-        json.loads(line)
-        for name in ("triage-train.jsonl", "triage-validation.jsonl")
-        for line in generate.files()[name].splitlines()
-    ]
+def test_no_held_out_small_talk_is_trained_on_even_with_other_marks(generate) -> None:
+    held_out = {generate.wording(row["item"]["prompt"]) for row in rows(generate, "smalltalk")}
+    trained = {
+        generate.wording(said)
+        for name in ("triage-train", "triage-validation")
+        for row in rows(generate, name)
+        for said in asked(row)
+    }
 
-    assert {generate.SYSTEM} == {row["messages"][0]["content"] for row in rows}
+    assert 120 == len(held_out)
+    assert set() == held_out & trained
+
+
+def test_every_ticket_carries_the_same_system_prompt_and_small_talk_none(generate) -> None:
+    trained = [*rows(generate, "triage-train"), *rows(generate, "triage-validation")]
+    talk = [row for row in trained if "system" not in roles(row)]
+
+    systems = [row["messages"][0]["content"] for row in trained if "system" in roles(row)]
+
+    assert [generate.SYSTEM] * (generate.TRAIN + generate.VALIDATION) == systems
+    assert 100 == len(talk)
+    assert {("user", "assistant") * generate.TURNS} == {roles(row) for row in talk}
 
 
 @pytest.mark.train

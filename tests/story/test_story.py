@@ -74,7 +74,7 @@ def copied(folder: Path) -> Path:
 
 
 def small(folder: Path) -> Path:
-    """The example with a few rows, two epochs, and gates that any model passes."""
+    """The example with a few rows, two epochs, and a gate that any model passes."""
     tree = copied(folder)
     for name, count in (("triage-train", 64), ("triage-validation", 10), ("triage-heldout", 40)):
         path = tree / "data" / f"{name}.jsonl"
@@ -106,12 +106,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_example_is_promoted_from_nothing(example: tuple[Path, str]) -> None:
     tree, printed = example
-    base = re.search(r"base model \S+ +pass rate ([\d.]+)% .* n=(\d+)", printed)
-    tuned = re.search(r"candidate \S+ +pass rate ([\d.]+)% .* n=(\d+)", printed)
+    rates = {
+        (said[1], said[2]): (float(said[3]), int(said[4]))
+        for said in re.finditer(
+            r"Eval/(\w+) +(base model|candidate) \S+ +pass rate ([\d.]+)% .* n=(\d+)", printed
+        )
+    }
 
-    assert base and tuned
-    assert float(base[1]) <= 30 and float(tuned[1]) >= 80
-    assert int(base[2]) == int(tuned[2]) >= 200
+    assert (0.0, 240) == rates["triage", "base model"]
+    assert rates["triage", "candidate"] >= (87.0, 240)
+    assert (100.0, 120) == rates["smalltalk", "base model"]
+    assert rates["smalltalk", "candidate"] >= (94.0, 120)
+    assert 3 == printed.count(f"  PASS  {TUNED}: ")
     assert f"release: support/production → {world(tree).release}" in printed
     assert 'client.chat.completions.create(model="support/production"' in printed
 
@@ -268,7 +274,7 @@ def applying(tmp_path: Path) -> Iterator[Callable[[], Applying]]:
         each.kill()
 
 
-ONE_OF_EACH = {"files": 3, "jobs": 1, "evals": 1, "runs": 2}
+ONE_OF_EACH = {"files": 4, "jobs": 1, "evals": 2, "runs": 2}
 
 
 def numbers(tree: Path) -> dict[str, int]:
