@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from reconciler import release
 from reconciler.gates import Judgement, Trial, Verdict
 from reconciler.kind import Action, Decision, Halt, Observed
-from reconciler.release import Channel, Word
+from reconciler.release import Channel, What, Word
 
 AUTOMATIC, MANUAL = "automatic", "manual"
 
@@ -48,6 +48,14 @@ class Tried:
     runs: Sequence[str]
     release: Mapping[str, Any]
 
+    @property
+    def what(self) -> What:
+        return What(self.model, release.prompt_in(self.release))
+
+    @property
+    def shown(self) -> str:
+        return release.shown(self.model, self.release)
+
 
 def decide(
     policy: Policy, channel: Channel | None, observed: Observed | None, tried: Sequence[Tried] | None
@@ -60,8 +68,8 @@ def decide(
     if channel and channel.canary:
         return _on_air(policy, channel, observed, tried)
     before = channel.accepted(policy.fingerprint) if channel else None
-    if channel and before and not channel.revocations(before.model):
-        why = f"accepted here before, on {release.stamp_of_time(before.at)}; {channel.name} → {before.model}"
+    if channel and before and not channel.revocations(*before.what):
+        why = f"accepted here before, on {release.stamp_of_time(before.at)}; {channel.name} → {before.shown}"
         moved = release.restored(channel, before, "restored", policy.address, "the rule is as it was")
         return Decision(Action.UPDATE, why, observed, body=release.written(moved))
     move = Action.UPDATE if observed else Action.CREATE
@@ -69,7 +77,7 @@ def decide(
         return Decision(move, "decided by its gates once everything is measured", observed)
     trials = [each.trial for each in tried]
     passing = [each for each in tried if each.trial.verdict is Verdict.PASS]
-    free = [each for each in passing if not (channel and channel.revocations(each.model))]
+    free = [each for each in passing if not (channel and channel.revocations(*each.what))]
     if chosen := next(iter(free or passing), None):
         return _accepted(policy, channel, observed, chosen, trials)
     return _refused(policy, channel, observed, tried)
@@ -88,29 +96,32 @@ def _settled(policy: Policy, channel: Channel, observed: Observed | None) -> Dec
         why = f"drift: {channel.file}; it is left as it is, on_drift: restore would put it back"
         return Decision(Action.BLOCK, why, observed, halt=Halt.DRIFT)
     hold = f"; {_held(channel)}" if channel.hold else ""
-    return Decision(Action.KEEP, f"{channel.name} → {channel.model}{hold}", observed)
+    return Decision(Action.KEEP, f"{channel.name} → {channel.shown}{hold}", observed)
 
 
 def _accepted(
     policy: Policy, channel: Channel | None, observed: Observed | None, chosen: Tried, trials: list[Trial]
 ) -> Decision:
-    gone = channel.revocations(chosen.model) if channel else []
+    gone = channel.revocations(*chosen.what) if channel else []
     asked = release.approval(policy.fingerprint, chosen.model, chosen.runs, len(gone))
     approved = policy.approved_fingerprint == asked
-    stays = channel is not None and channel.model == chosen.model
+    stays = channel is not None and channel.what == chosen.what
     passes = f"{chosen.trial.candidate} passes {len(chosen.trial.judgements)} gates"
     command = f"reconciler approve {policy.address}, or approved_fingerprint: {asked}"
     if gone and not approved:
         said = gone[-1]
-        why = f"{passes}, but {said.by} took {chosen.model} back on {said.at} ({said.reason}); to release it: {command}"
+        why = f"{passes}, but {said.by} took {chosen.shown} back on {said.at} ({said.reason}); to release it: {command}"
         return Decision(Action.BLOCK, why, observed, evidence=trials, halt=Halt.REFUSED, approval=asked)
     if policy.approval == MANUAL and not approved and not stays:
         why = f"{passes}, waits for approval: {command}"
         return Decision(Action.BLOCK, why, observed, evidence=trials, halt=Halt.UNAPPROVED, approval=asked)
     word = {"by": policy.approved_by or policy.address, "fingerprint": asked} if approved else None
     record = {**chosen.release, "approved": word}
-    if policy.canary and channel and not stays:
+    if policy.canary and channel and channel.model == chosen.model and not stays:
+        passes += "; only its prompt is new, so there are no users to split between models"
+    elif policy.canary and channel and not stays:
         share, first = policy.canary.share, {"candidate": chosen.trial.candidate, "approved": word}
+        first |= {"prompt": chosen.release["prompt"]} if chosen.what.prompt else {}
         aired = release.aired(channel, chosen.model, share, policy.fingerprint, first)
         why = f"{passes}; {share:.0%} of users go first"
         return Decision(Action.UPDATE, why, observed, evidence=trials, body=release.written(aired))
@@ -150,7 +161,7 @@ def _on_air(
         why = f"the canary on {canary['model']} is decided once it is measured again"
         return Decision(Action.UPDATE, why, observed)
     trials = [each.trial for each in tried]
-    on_air = next((each for each in tried if each.model == canary["model"]), None)
+    on_air = next((each for each in tried if each.what == channel.tried), None)
     if on_air and on_air.trial.verdict is Verdict.PASS:
         record = {**on_air.release, "approved": canary["release"]["approved"]}
         why = f"{on_air.trial.candidate} passes {len(on_air.trial.judgements)} gates again, as a canary"
@@ -169,13 +180,13 @@ def _refused(
     trials = [each.trial for each in tried]
     nearest = next((t for t in trials if t.verdict is Verdict.INCONCLUSIVE), trials[0])
     fails = any(trial.verdict is Verdict.FAIL for trial in trials)
-    standing = next((each for each in tried if channel and each.model == channel.model), None)
+    standing = next((each for each in tried if channel and each.what == channel.what), None)
     revokes = policy.rollback == AUTOMATIC and standing and standing.trial.verdict is Verdict.FAIL
     if channel and standing and revokes and (earlier := next(channel.earlier(), None)):
         sentence = f"{standing.trial.candidate} fails now: {_stopped(standing.trial).sentence}"
         word = Word(policy.address, release.stamp_of_time(channel.seen_at), sentence)
         body = release.written(release.rolled_back(channel, earlier, word))
-        why = f"{sentence}; back to {earlier.model}, and held"
+        why = f"{sentence}; back to {earlier.shown}, and held"
         return Decision(Action.UPDATE, why, observed, evidence=trials, body=body)
     verdict = "fails" if nearest.verdict is Verdict.FAIL else "is inconclusive on"
     stays = f"; {_stays(channel)}" if channel else ""
@@ -197,4 +208,4 @@ def _held(channel: Channel) -> str:
 
 
 def _stays(channel: Channel) -> str:
-    return f"{channel.name} stays on {channel.model}"
+    return f"{channel.name} stays on {channel.shown}"

@@ -1,6 +1,10 @@
 """
 What a channel leads to, as a value, and every way it may move. Pure.
 
+That is a model, and the prompt it was measured with where it was released with one of its own. The alias
+leads to the model only: the prompt is recorded there for the application to read, and never put before
+anybody's messages.
+
 It moves forward when a rule accepts a model, and back when a person or a failing re-verification says
 so. A move back holds the channel, so that nothing automatic moves it until somebody lifts the hold, and
 revokes the model that it left: only a person's approval releases that one again.
@@ -20,6 +24,7 @@ from reconciler.errors import ReconcilerError, Refused
 COLLECTION = "reconciler/aliases"
 SAME, MISSING, INTERRUPTED = "same", "missing", "interrupted"  # how a release's file stands
 FINGERPRINT = "reconciler_fingerprint"
+IN_SHORT = ("candidate", "subject", "approved", "moved")  # what a picture keeps of an earlier release
 Body = dict[str, Any]
 
 
@@ -31,13 +36,29 @@ class Word(NamedTuple):
     reason: str
 
 
+class What(NamedTuple):
+    """A model, and the fingerprint of the prompt of its own, if it has one."""
+
+    model: str
+    prompt: str | None = None
+
+
 class Revoked(NamedTuple):
-    """A model that the channel was moved away from."""
+    """What the channel was moved away from."""
 
     model: str
     by: str
     at: str
     reason: str
+    prompt: str | None = None
+
+    @property
+    def what(self) -> What:
+        return What(self.model, self.prompt)
+
+    @property
+    def shown(self) -> str:
+        return f"{self.model} with prompt {self.prompt[:8]}" if self.prompt else self.model
 
 
 class Entry(NamedTuple):
@@ -47,6 +68,26 @@ class Entry(NamedTuple):
     metadata: Mapping[str, str]
     release: Mapping[str, Any]
     at: float  # unix seconds
+
+    @property
+    def what(self) -> What:
+        return What(self.model, prompt_in(self.release))
+
+    @property
+    def shown(self) -> str:
+        return shown(self.model, self.release)
+
+
+def prompt_in(record: Mapping[str, Any]) -> str | None:
+    """The fingerprint of the prompt that a release has of its own."""
+    found: str | None = (record.get("prompt") or {}).get("fingerprint")
+    return found
+
+
+def shown(model: str, record: Mapping[str, Any]) -> str:
+    """A model with the prompt that was released with it, in words."""
+    prompt = prompt_in(record)
+    return f"{model} with {record['prompt']['address']} ({prompt[:8]})" if prompt else model
 
 
 @dataclass(frozen=True)
@@ -75,18 +116,37 @@ class Channel:
         return self.release.get("subject")
 
     @property
+    def prompt(self) -> str | None:
+        """The fingerprint of the prompt that was released with the model."""
+        return prompt_in(self.release)
+
+    @property
+    def what(self) -> What:
+        return What(self.model, self.prompt)
+
+    @property
+    def tried(self) -> What:
+        """What its canary is."""
+        assert self.canary is not None
+        return What(self.canary["model"], prompt_in(self.canary["release"]))
+
+    @property
+    def shown(self) -> str:
+        return shown(self.model, self.release)
+
+    @property
     def since(self) -> float:
         return self.history[-1].at if self.history else 0.0
 
-    def revocations(self, model: str) -> list[Revoked]:
-        return [each for each in self.revoked if each.model == model]
+    def revocations(self, model: str, prompt: str | None = None) -> list[Revoked]:
+        return [each for each in self.revoked if each.what == (model, prompt)]
 
     def earlier(self) -> Iterator[Entry]:
-        """What it led to before, newest first, every model once; neither what stands nor what was revoked."""
-        told = {self.model, *(each.model for each in self.revoked)}
+        """What it led to before, newest first and once each; neither what stands nor what was revoked."""
+        told = {self.what, *(each.what for each in self.revoked)}
         for entry in reversed(self.history):
-            if entry.model not in told and entry.metadata.get(FINGERPRINT):
-                told.add(entry.model)
+            if entry.what not in told and entry.metadata.get(FINGERPRINT):
+                told.add(entry.what)
                 yield entry
 
     def accepted(self, fingerprint: str) -> Entry | None:
@@ -126,7 +186,7 @@ def read(alias: Mapping[str, Any]) -> Channel:
 def written(channel: Channel) -> Body:
     """The request that makes the alias what `channel` says, if nobody wrote it meanwhile."""
     state: Body = {"hold": channel.hold._asdict() if channel.hold else None}
-    state["revoked"] = [each._asdict() for each in channel.revoked]
+    state["revoked"] = [_told(each) for each in channel.revoked]
     tried = None
     if channel.canary:
         tried = {field: channel.canary[field] for field in ("model", "share")}
@@ -136,10 +196,15 @@ def written(channel: Channel) -> Body:
     return body if channel.revision is None else body | {"expected_revision": channel.revision}
 
 
+def _told(gone: Revoked) -> Body:
+    told = gone._asdict()
+    return told if gone.prompt else {key: value for key, value in told.items() if key != "prompt"}
+
+
 def promoted(channel: Channel | None, name: str, model: str, release: Mapping[str, Any]) -> Channel:
     """The channel on a model that its rule accepted; a revocation ends with it. Its stamp comes later."""
     channel = channel or Channel(name, model, revision=0)
-    left = tuple(each for each in channel.revoked if each.model != model)
+    left = tuple(each for each in channel.revoked if each.what != (model, prompt_in(release)))
     return replace(channel, model=model, metadata={}, release=release, revoked=left, canary=None)
 
 
@@ -151,10 +216,14 @@ def restored(channel: Channel, entry: Entry, how: str, by: str, reason: str) -> 
 
 def rolled_back(channel: Channel, entry: Entry, word: Word) -> Channel:
     """Back on an earlier release, held, with what stood here, or was tried here, revoked."""
-    gone = [channel.model, *([channel.canary["model"]] if channel.canary else [])]
+    gone = [channel.what, *([channel.tried] if channel.canary else [])]
     moved = restored(channel, entry, "rolled back", word.by, word.reason)
-    kept = [each for each in channel.revoked if each.model != entry.model]
-    return replace(moved, hold=word, revoked=(*kept, *(Revoked(model, *word) for model in gone)))
+    kept = [each for each in channel.revoked if each.what != entry.what]
+    return replace(moved, hold=word, revoked=(*kept, *(_revoked(what, word) for what in gone)))
+
+
+def _revoked(what: What, word: Word) -> Revoked:
+    return Revoked(what.model, *word, what.prompt)
 
 
 def aired(channel: Channel, model: str, share: float, fingerprint: str, record: Mapping[str, Any]) -> Channel:
@@ -167,7 +236,7 @@ def called_back(channel: Channel, word: Word) -> Channel:
     """The channel without its canary, whose model is revoked."""
     if channel.canary is None:
         raise ReconcilerError(f"{channel.name} has no canary")
-    return replace(channel, canary=None, revoked=(*channel.revoked, Revoked(channel.canary["model"], *word)))
+    return replace(channel, canary=None, revoked=(*channel.revoked, _revoked(channel.tried, word)))
 
 
 def held(channel: Channel, word: Word) -> Channel:
@@ -194,12 +263,12 @@ def target(channel: Channel, to: str | None) -> Entry:
             count = f"{len(earlier)} earlier release{'s' * (len(earlier) != 1)}"
             raise Refused(f"{channel.name} has {count} to go back to, not {back}; name one with --to MODEL")
         return earlier[back - 1]
-    if to == channel.model:
-        raise Refused(f"{channel.name} is on {to} already")
     known: list[Entry] = [each for each in reversed(channel.history) if each.metadata.get(FINGERPRINT)]
     for entry in known:
-        if to in (entry.model, entry.release.get("candidate")):
+        if to in (entry.model, entry.release.get("candidate")) and entry.what != channel.what:
             return entry
+    if to in (channel.model, channel.release.get("candidate")):
+        raise Refused(f"{channel.name} is on {to} already")
     names = ", ".join(dict.fromkeys(each.model for each in known if each.model != channel.model))
     raise Refused(f"{to} was never released on {channel.name}; there was {names or 'nothing else'}")
 
@@ -228,7 +297,7 @@ def picture(alias: Mapping[str, Any]) -> Body:
         **{key: value for key, value in channel.release.items() if key != "lineage"},
         "lineage": channel.release.get("lineage", {}),
         "stamp": dict(channel.metadata),
-        "revoked": [each._asdict() for each in channel.revoked],
+        "revoked": [_told(each) for each in channel.revoked],
         "history": [_short(entry) for entry in channel.history],
     }
     return {
@@ -240,11 +309,8 @@ def picture(alias: Mapping[str, Any]) -> Body:
 
 
 def _short(entry: Entry) -> Body:
-    kept = {
-        key: entry.release[key]
-        for key in ("candidate", "subject", "approved", "moved")
-        if key in entry.release
-    }
+    kept = {key: entry.release[key] for key in IN_SHORT if key in entry.release}
+    kept |= {"prompt": entry.release["prompt"]} if prompt_in(entry.release) else {}
     return {"model": entry.model, "at": stamp_of_time(entry.at), **kept, "stamp": dict(entry.metadata)}
 
 
@@ -256,7 +322,7 @@ def from_picture(document: Any) -> Body | None:
             {
                 "model": each["model"],
                 "metadata": each["stamp"],
-                "release": {k: each[k] for k in ("candidate", "subject", "approved", "moved") if k in each},
+                "release": {k: each[k] for k in (*IN_SHORT, "prompt") if k in each},
                 "at": datetime.fromisoformat(each["at"]).timestamp(),
             }
             for each in spec.get("history") or []

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from reconciler import foresight, gates
 from reconciler.evidence import BOUNDS, Case, Measured, Rule
 from reconciler.gates import Judgement, Trial, Verdict
-from reconciler.resource import COSMETIC, Address, Ref, ResourceSpec, Spec
+from reconciler.resource import COSMETIC, Ref, ResourceSpec, Spec
 from reconciler.stats import proportions
+from reconciler.subject import MODELS, Pair, Subject
 
 GRADER = Ref("Grader", or_text=True)
 INCUMBENT = "incumbent"
-Subject = Annotated[str, Ref("Model", "FineTuneJob")]
-Baseline = Annotated[str, Ref("Model", "FineTuneJob", words=(INCUMBENT,))]
+Baseline = Annotated[str, Ref(*MODELS, words=(INCUMBENT,))] | Pair
 
 
 class Expected(Spec):
@@ -134,7 +134,10 @@ class PromotionRuleSpec(ResourceSpec):
     channel: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$", description="the name applications call"
     )
-    candidates: list[Subject] = Field(min_length=1, description="the first that passes wins")
+    candidates: list[Subject] = Field(
+        min_length=1,
+        description="the first that passes wins; each a model, or {model, prompt} to try it with a prompt of its own",
+    )
     baseline: Baseline | None = Field(
         None,
         description="what improves_by and not_worse_than compare with: a subject, or `incumbent`, "
@@ -207,16 +210,21 @@ class PromotionRuleSpec(ResourceSpec):
         return listed is None or gate.eval.removeprefix("Eval/") in [e.removeprefix("Eval/") for e in listed]
 
     @property
+    def names(self) -> list[str]:
+        """Of the candidates."""
+        return [str(candidate) for candidate in self.candidates]
+
+    @property
+    def against(self) -> str | None:
+        """The name of the baseline."""
+        return str(self.baseline) if self.baseline else None
+
+    @property
     def rules(self) -> list[Rule]:
         return [gate.rule(self.max_error_share, self.anytime) for gate in self.gates]
 
 
 Results = Mapping[tuple[str, int], Measured]  # by subject and gate
-
-
-def run_of(eval_: str, subject: str) -> Address:
-    """The implied run of an eval on a subject. Pure."""
-    return Address("EvalRun", f"{eval_.removeprefix('Eval/')}@{subject}")
 
 
 def trials(spec: PromotionRuleSpec, results: Results, itself: str | None = None) -> list[Trial]:
@@ -229,13 +237,13 @@ def trials(spec: PromotionRuleSpec, results: Results, itself: str | None = None)
     rules = dict(enumerate(spec.rules))
 
     def void(candidate: str, index: int) -> bool:
-        return rules[index].compares and (candidate == itself or (spec.baseline, index) not in results)
+        return rules[index].compares and (candidate == itself or (spec.against, index) not in results)
 
     cases: dict[str, list[Case]] = {}
-    for candidate in spec.candidates:
+    for candidate in spec.names:
         for index, rule in rules.items():
             if not void(candidate, index):
-                before = results[spec.baseline, index] if rule.compares and spec.baseline else None
+                before = results[spec.against, index] if rule.compares and spec.against else None
                 cases.setdefault(candidate, []).append(Case(rule, results[candidate, index], before))
     tried = {t.candidate: iter(t.judgements) for t in gates.trials(cases, spec.confidence)} if cases else {}
     return [
@@ -248,7 +256,7 @@ def trials(spec: PromotionRuleSpec, results: Results, itself: str | None = None)
                 for index, rule in rules.items()
             ),
         )
-        for candidate in spec.candidates
+        for candidate in spec.names
     ]
 
 

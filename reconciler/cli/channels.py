@@ -50,9 +50,9 @@ def hold(channel: str, reason: str, by: str, folder: Path, platform: str | None)
 def lift(channel: str, by: str, folder: Path, platform: str | None) -> int:
     word = Word(by, _now(), "")
     lifted = _move(channel, folder, platform, release.lifted, "lifted", word)
-    print(f"{lifted.name} follows its rule again; it leads to {lifted.model}")
+    print(f"{lifted.name} follows its rule again; it leads to {lifted.shown}")
     for gone in lifted.revoked:
-        print(f"{gone.model} was taken back on {gone.at} ({gone.reason}) and needs an approval to return")
+        print(f"{gone.shown} was taken back on {gone.at} ({gone.reason}) and needs an approval to return")
     return 0
 
 
@@ -65,7 +65,7 @@ def rollback(channel: str, to: str | None, reason: str, by: str, folder: Path, p
         return release.rolled_back(found, release.target(found, to), word)
 
     moved = _move(channel, folder, platform, back, "rolled back", word)
-    print(f"{moved.name} → {moved.model}, held until `reconciler lift {channel}`")
+    print(f"{moved.name} → {moved.shown}, held until `reconciler lift {channel}`")
     return 0
 
 
@@ -90,7 +90,7 @@ def approve(rule: str, by: str, folder: Path, platform: str | None) -> int:
             "id": approved.body["approved_fingerprint"],
         }
         creator.journal.record(creator.now(), name, wanted.address, "approved", detail)
-    print(f"{now.name} → {now.model}, approved by {by}")
+    print(f"{now.name} → {now.shown}, approved by {by}")
     return 0
 
 

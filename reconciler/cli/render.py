@@ -181,9 +181,9 @@ def _release(channel: Channel) -> tuple[str, ...]:
     moved = channel.release.get("moved") or {}
     by = " by ".join(filter(None, [moved.get("how"), moved.get("by")]))
     hold = f"{channel.hold.by}: {channel.hold.reason}" if channel.hold else "-"
-    previous = next((entry.model for entry in channel.earlier()), "-")
+    previous = next((entry.shown for entry in channel.earlier()), "-")
     since = release.stamp_of_time(channel.since)
-    return channel.name, channel.model, since, by or "-", hold, previous, channel.file
+    return channel.name, channel.shown, since, by or "-", hold, previous, channel.file
 
 
 def mermaid(desired: Desired) -> str:

@@ -3,11 +3,12 @@
 from reconciler.cli import render
 from reconciler.engine import Pass
 from reconciler.kind import Action
-from reconciler.kinds.promotionrule import PromotionRuleSpec, run_of
+from reconciler.kinds.promotionrule import PromotionRuleSpec
 from reconciler.plan import Step
 from reconciler.project import Project
 from reconciler.resource import Address
 from reconciler.stats.proportions import clopper_pearson
+from reconciler.subject import run_of, samples_of
 
 
 def summary(done: Pass, project: Project, platform: str) -> str:
@@ -31,21 +32,17 @@ def _rule(step: Step, steps: dict[Address, Step]) -> list[str]:
     spec = PromotionRuleSpec.model_validate(step.wanted.body)
     lines = [f"{spec.channel}"]
     subjects = {
-        **({spec.baseline: "base model"} if spec.baseline else {}),
-        **dict.fromkeys(spec.candidates, "candidate"),
+        **({spec.against: "base model"} if spec.against else {}),
+        **dict.fromkeys(spec.names, "candidate"),
     }
     for name in dict.fromkeys(gate.eval for gate in spec.gates):
         rows = []
         for subject, role in subjects.items():
-            run = steps.get(run_of(name, subject))
-            if run and run.decision.observed and run.action is Action.KEEP:
-                rows.append(
-                    (
-                        name,
-                        f"{role} {subject}",
-                        _rate(run.decision.observed.body["result_counts"], spec.confidence),
-                    )
-                )
+            runs = [steps[each] for each in samples_of(run_of(name, subject), steps) if each in steps]
+            made = [run.decision.observed for run in runs if run.action is Action.KEEP]
+            counts = [each.body["result_counts"] for each in made if each]
+            if counts and len(counts) == len(runs):
+                rows.append((name, f"{role} {subject}", _rate(counts, spec.confidence)))
         lines += render.table(rows)
     for trial in step.decision.evidence or []:
         lines += [f"  {j.verdict.upper()}  {trial.candidate}: {j.sentence}" for j in trial.judgements]
@@ -56,10 +53,15 @@ def _rule(step: Step, steps: dict[Address, Step]) -> list[str]:
     return lines
 
 
-def _rate(counts: dict[str, int], confidence: float) -> str:
-    passed, total = counts["passed"], counts["total"]
+def _rate(samples: list[dict[str, int]], confidence: float) -> str:
+    """Of one run, or of the runs of several samples, which are not independent: without an interval then."""
+    passed, total, errored = (
+        sum(counts.get(key) or 0 for counts in samples) for key in ("passed", "total", "errored")
+    )
+    errors = f", {errored} errored" if errored else ""
+    if len(samples) > 1:
+        return f"pass rate {passed / total:.1%}  n={samples[0]['total']}, {len(samples)} samples each{errors}"
     low, high = clopper_pearson(passed, total, confidence)
-    errors = f", {counts['errored']} errored" if counts.get("errored") else ""
     return f"pass rate {passed / total:.1%}  {confidence:.0%} interval [{low:.1%}, {high:.1%}]  n={total}{errors}"
 
 

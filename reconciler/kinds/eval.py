@@ -1,8 +1,8 @@
 """
 What good means: the schema of an item and the graders every answer has to pass.
 
-`dataset`, `prompt` and `sampling_params` are only what its runs use unless they say otherwise; they
-are identity of the runs and not of the eval.
+`dataset`, `prompt`, `sampling_params` and `samples_per_item` are only what its runs use unless they say
+otherwise; they are identity of the runs and not of the eval.
 """
 
 import json
@@ -34,6 +34,9 @@ class EvalSpec(ResourceSpec):
         None, description="the prompt its runs use"
     )
     sampling_params: Annotated[SamplingParams, COSMETIC] = SamplingParams()
+    samples_per_item: Annotated[int, COSMETIC] = Field(
+        1, ge=1, le=100, description="how often every item is answered, each time with another seed"
+    )
     cluster: str | None = Field(
         None, description="the item field that says which items belong together and are not independent"
     )

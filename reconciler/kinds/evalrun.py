@@ -7,11 +7,15 @@ from pydantic import Field, model_validator
 
 from reconciler.errors import Problem
 from reconciler.kind import Action, Ask, Decision, Kind, Needs, Observed, Progress, Seen, Stamp, State
+from reconciler.kinds.eval import EvalSpec
 from reconciler.kinds.grader import model_name
-from reconciler.kinds.prompt import SamplingParams, variables
+from reconciler.kinds.prompt import PromptSpec, SamplingParams, variables
 from reconciler.resource import COSMETIC, Address, Ref, ResourceSpec, Wanted
+from reconciler.subject import model_of, prompt_of
 from reconciler.world import Object, Platform
 
+Body = dict[str, Any]
+SEED = 42  # what platforms of this contract sample with unless they are told
 STATES = {"completed": State.READY, "failed": State.FAILED, "canceled": State.FAILED}
 
 
@@ -37,6 +41,23 @@ class EvalRunSpec(ResourceSpec):
         if (self.prompt is None) == (self.item_reference is None):
             raise ValueError("a run needs what to ask: a prompt, or an item_reference")
         return self
+
+
+def implied(eval_: Address, measure: EvalSpec, subject: str, asked: PromptSpec | None, sample: int) -> Body:
+    """The run of an eval that measures one sample of every item of a subject; `asked` is its prompt. Pure."""
+    own = prompt_of(subject)
+    params = measure.sampling_params.model_dump(exclude_none=True)
+    if sample > 1:
+        seeds = (measure.sampling_params.seed, asked.sampling_params.seed if asked else None, SEED)
+        params["seed"] = next(seed for seed in seeds if seed is not None) + sample - 1
+    body = {
+        "eval": str(eval_),
+        "model": str(model_of(subject)),
+        "dataset": measure.dataset,
+        "prompt": str(own) if own else measure.prompt,
+        "tries": measure.tries if measure.tries > 1 else None,
+    }
+    return {k: v for k, v in body.items() if v is not None} | {"sampling_params": params}
 
 
 class EvalRunKind(Kind):

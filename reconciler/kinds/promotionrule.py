@@ -8,33 +8,21 @@ carries it is settled, and one that does not is judged again from results that a
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from msgspec.structs import replace
-
-from reconciler import fingerprint, lineage, promotion, release
+from reconciler import lineage, promotion, release, standing
 from reconciler.errors import Problem
 from reconciler.evidence import measured
 from reconciler.kind import Action, Ask, Decision, Kind, Needs, Observed, Seen, Stamp, State
 from reconciler.kinds.eval import CLUSTER
+from reconciler.kinds.evalrun import implied
 from reconciler.kinds.grader import model_name
-from reconciler.kinds.model import ModelSpec
 from reconciler.prices import Price, price
 from reconciler.promotion import Airing, Policy, Tried
 from reconciler.release import Channel
-from reconciler.resource import Address, Desired, Need, Ref, Wanted
-from reconciler.rule import (
-    GRADER,
-    INCUMBENT,
-    Gate,
-    PromotionRuleSpec,
-    Results,
-    foresee,
-    run_of,
-    told,
-    trials,
-)  # fmt: skip
+from reconciler.resource import Address, Desired, Ref, Wanted
+from reconciler.rule import GRADER, INCUMBENT, Gate, PromotionRuleSpec, Results, foresee, told, trials
+from reconciler.subject import AGAIN, again, model_of, prompt_of, run_of, samples_of
 from reconciler.world import Object, Platform
 
-AGAIN = "+canary"  # behind the name of a run that a canary's time made necessary
 __all__ = ["KIND", "PromotionRuleKind", "PromotionRuleSpec", "Results", "foresee", "run_of", "told", "trials"]
 
 
@@ -54,22 +42,23 @@ class PromotionRuleKind(Kind):
             address = Ref("Eval").address(gate.eval)
             if address is None or (measure := find(address)) is None:
                 continue
-            compared = [spec.baseline] if gate.compares and spec.baseline else []
-            for subject in dict.fromkeys([*spec.candidates, *compared]):
+            compared = [spec.against] if gate.compares and spec.against else []
+            for subject in dict.fromkeys([*spec.names, *compared]):
                 if subject == INCUMBENT:
                     continue  # known once the channel was seen
-                body = {
-                    "eval": str(address),
-                    "model": subject,
-                    "dataset": measure.dataset,
-                    "prompt": measure.prompt,
-                    "tries": measure.tries if measure.tries > 1 else None,
-                }
-                params = measure.sampling_params.model_dump(exclude_none=True)
-                yield (
-                    run_of(gate.eval, subject),
-                    {k: v for k, v in body.items() if v is not None} | {"sampling_params": params},
-                )
+                asked = prompt_of(subject) or (measure.prompt and Ref("Prompt").address(measure.prompt))
+                for sample in range(1, measure.samples_per_item + 1):
+                    question = find(asked) if asked else None
+                    yield (
+                        run_of(gate.eval, subject, sample),
+                        implied(address, measure, subject, question, sample),
+                    )
+            if compared == [INCUMBENT] and measure.prompt and all(map(prompt_of, spec.names)):
+                prompt = Ref("Prompt").address(
+                    measure.prompt
+                )  # which an incumbent may have been released with
+                if prompt and find(prompt):
+                    yield prompt, {}
 
     def owns(self, spec: PromotionRuleSpec) -> str:
         return f"channel {spec.channel}"
@@ -100,12 +89,14 @@ class PromotionRuleKind(Kind):
         if wanted.body.get("baseline") != INCUMBENT and not wanted.body.get("canary"):
             return [wanted]
         spec: PromotionRuleSpec = self.spec(wanted)
-        standing = _standing(spec.channel, seen)
-        channel = release.read(standing.body) if standing else None
+        stands = _standing(spec.channel, seen)
+        channel = release.read(stands.body) if stands else None
         if channel is None or channel.fingerprint == wanted.fingerprint:
             return [wanted]
-        *more, bound = incumbent(wanted, spec, channel, desired) if spec.baseline == INCUMBENT else [wanted]
-        return [*more, *_measured_again(bound, spec, channel, desired)]
+        bound = [wanted]
+        if spec.baseline == INCUMBENT:
+            bound = standing.incumbent(wanted, spec, channel, desired)
+        return [*bound[:-1], *standing.measured_again(bound[-1], spec, channel, desired)]
 
     def gather(self, platform: Platform, wanted: Wanted, needs: Needs) -> Results:
         spec: PromotionRuleSpec = self.spec(wanted)
@@ -115,29 +106,30 @@ class PromotionRuleKind(Kind):
             measure = needs[wanted.needed(f"gates[{index}].eval")].body
             criterion = _criterion(wanted, gate, index, needs)
             called = {c["name"]: c.get("id", c["name"]) for c in measure["testing_criteria"]}
-            for subject, address in _runs(wanted, spec, gate).items():
-                run = needs[address]
-                items = platform.list(f"evals/{run.body['eval_id']}/runs/{run.id}/output_items")
+            for subject, addresses in _runs(wanted, spec, gate).items():
+                items, total = _answers(platform, [needs[address] for address in addresses])
                 results[subject, index] = measured(
                     items,
-                    (run.body.get("result_counts") or {}).get("total", len(items)),
+                    total,
                     called.get(criterion, criterion),  # results are named by the criterion's id
                     (measure.get("metadata") or {}).get(CLUSTER),
                     _span(measure["testing_criteria"], criterion),
-                    price(model_name(needs[_subject(wanted, subject)]), own),
+                    price(model_name(needs[model_of(_named(wanted, subject))]), own),
+                    len(addresses),
                 )
         return results
 
     def foresee(self, wanted: Wanted, desired: Desired) -> Iterable[str]:
         spec: PromotionRuleSpec = self.spec(wanted)
-        runs = {gate.eval: desired[run_of(gate.eval, spec.candidates[0])] for gate in spec.gates}
-        return foresee(spec, {e: desired[run.needed("dataset")].facts["rows"] for e, run in runs.items()})
+        runs = {gate.eval: desired[run_of(gate.eval, spec.names[0])] for gate in spec.gates}
+        told = foresee(spec, {e: desired[run.needed("dataset")].facts["rows"] for e, run in runs.items()})
+        return [*told, *_alike(spec, runs, desired)]
 
     def decide(self, wanted: Wanted, seen: Seen, needs: Needs, evidence: Any = None) -> Decision:
         spec: PromotionRuleSpec = self.spec(wanted)
-        standing = _standing(spec.channel, seen)
-        if standing and standing.stamp and standing.id in seen.unstamped:
-            owner = standing.stamp.project
+        stands = _standing(spec.channel, seen)
+        if stands and stands.stamp and stands.id in seen.unstamped:
+            owner = stands.stamp.project
             return Decision(
                 Action.BLOCK, f"{spec.channel} belongs to the project {owner}; choose another channel"
             )
@@ -146,31 +138,41 @@ class PromotionRuleKind(Kind):
             spec.approved_by, spec.on_drift, spec.rollback,
             Airing(spec.canary.share, spec.canary.seconds) if spec.canary else None,
         )  # fmt: skip
-        channel = release.read(standing.body) if standing else None
+        channel = release.read(stands.body) if stands else None
         tried = None if evidence is None else self._tried(wanted, spec, needs, evidence, channel)
-        return promotion.decide(policy, channel, standing, tried)
+        return promotion.decide(policy, channel, stands, tried)
 
     def _tried(
         self, wanted: Wanted, spec: PromotionRuleSpec, needs: Needs, results: Results, channel: Channel | None
     ) -> list[Tried]:
-        models = {candidate: model_name(needs[Address.parse(candidate)]) for candidate in spec.candidates}
+        models = {name: model_name(needs[model_of(name)]) for name in spec.names}
+        prompts = [_prompt(wanted, f"/candidates/{i}", name, needs) for i, name in enumerate(spec.names)]
         itself = next(
-            (c for c in models if spec.baseline == INCUMBENT and channel and channel.model == models[c]), None
+            (
+                name
+                for name, prompt in zip(spec.names, prompts, strict=True)
+                if spec.baseline == INCUMBENT and channel
+                if channel.what == (models[name], release.prompt_in({"prompt": prompt}))
+            ),
+            None,
         )
         tried = []
         for index, trial in enumerate(trials(spec, results, itself)):
             used = [_runs(wanted, spec, gate) for gate in spec.gates]
-            who = (trial.candidate, spec.baseline)
-            runs = list(dict.fromkeys(run for each in used for s, run in each.items() if s in who))
+            who = (trial.candidate, spec.against)
+            runs = list(
+                dict.fromkeys(run for each in used for s, all_ in each.items() if s in who for run in all_)
+            )
+            at = f"/candidates/{index}"
             record = {
                 "candidate": trial.candidate,
-                "subject": wanted.content[f"/candidates/{index}"]["is"],
-                "prompt": lineage.prompt(needs[runs[0]]),
+                "subject": wanted.content[f"{at}/model" if prompts[index] else at]["is"],
+                "prompt": prompts[index] or lineage.prompt(needs[runs[0]]),
                 "evidence": [
-                    {"gate": at, "eval": spec.gates[at].eval, "metric": spec.gates[at].metric} | told(j)
-                    for at, j in enumerate(trial.judgements)
+                    {"gate": n, "eval": spec.gates[n].eval, "metric": spec.gates[n].metric} | told(j)
+                    for n, j in enumerate(trial.judgements)
                 ],
-                "lineage": lineage.of(Address.parse(trial.candidate), runs, needs),
+                "lineage": lineage.of(model_of(trial.candidate), runs, needs),
             }
             tried.append(Tried(trial, models[trial.candidate], [needs[run].id for run in runs], record))
         return tried
@@ -193,84 +195,52 @@ def _span(criteria: Iterable[Mapping[str, Any]], name: str | None) -> tuple[floa
     return min([s[0] for s in spans], default=0.0), max([s[1] for s in spans], default=1.0)
 
 
-def incumbent(wanted: Wanted, spec: PromotionRuleSpec, channel: Channel, desired: Desired) -> list[Wanted]:
-    """The rule, bound to what its channel leads to now, behind the runs that measure that. Pure."""
-    made_from = channel.subject or fingerprint.fingerprint(
-        "Model", fingerprint.content(ModelSpec(id=channel.model), {}, lambda _, address: str(address))
-    )
-    same = (
-        a for a, w in desired.items() if a.kind in ("Model", "FineTuneJob") and w.fingerprint == made_from
-    )
-    subject = next(same, Address("Model", f"{INCUMBENT}:{channel.model}"))
-    more: dict[Address, Wanted] = {}
-    if subject not in desired:
-        body = {"id": channel.model}
-        more[subject] = Wanted(
-            subject, made_from, {"/id": channel.model}, (), body, {"wire_id": channel.model},
-            wanted.file, wanted.line, implied=True,
-        )  # fmt: skip
-    runs = []
-    for gate in (gate for gate in spec.gates if gate.compares):
-        runs.append(run := run_of(gate.eval, str(subject)))
-        if run not in desired:
-            like = desired[run_of(gate.eval, spec.candidates[0])]
-            content = like.content | {"/model": {"ref": str(subject), "is": made_from}}
-            more[run] = replace(
-                like,
-                address=run,
-                fingerprint=fingerprint.fingerprint(run.kind, content),
-                content=content,
-                needs=tuple(Need("model", subject) if n.field == "model" else n for n in like.needs),
-                body=like.body | {"model": str(subject)},
-            )
-    needs = (*wanted.needs, Need(INCUMBENT, subject), *(Need(str(run), run) for run in dict.fromkeys(runs)))
-    return [*more.values(), replace(wanted, needs=needs, facts=wanted.facts | {INCUMBENT: str(subject)})]
+def _named(wanted: Wanted, subject: str) -> str:
+    """The name of the subject that the rule calls so."""
+    return str(wanted.facts[INCUMBENT]) if subject == INCUMBENT else subject
 
 
-def _measured_again(
-    wanted: Wanted, spec: PromotionRuleSpec, channel: Channel, desired: Desired
-) -> list[Wanted]:
-    """The rule behind the new runs of its canary, once that has had its time. Pure."""
-    canary = channel.canary
-    if not spec.canary or not canary or canary["fingerprint"] != wanted.fingerprint:
-        return [wanted]
-    if channel.seen_at < canary["since"] + spec.canary.seconds:
-        return [wanted]
-    candidate, attempt = canary["release"]["candidate"], 2 + len(channel.revocations(canary["model"]))
-    more: dict[Address, Wanted] = {}
-    for gate in filter(spec.reruns, spec.gates):
-        like = desired[run_of(gate.eval, candidate)]
-        content = like.content | {"/attempt": attempt}
-        run = _again(like.address)
-        more[run] = replace(
-            like,
-            address=run,
-            fingerprint=fingerprint.fingerprint(run.kind, content),
-            content=content,
-            body=like.body | {"attempt": attempt},
-        )
-    needs = (*wanted.needs, *(Need(str(run), run) for run in more))
-    return [*more.values(), replace(wanted, needs=needs, facts=wanted.facts | {AGAIN: candidate})]
-
-
-def _again(run: Address) -> Address:
-    return Address(run.kind, f"{run.name}{AGAIN}")
-
-
-def _subject(wanted: Wanted, name: str) -> Address:
-    return Address.parse(wanted.facts[INCUMBENT] if name == INCUMBENT else name)
-
-
-def _runs(wanted: Wanted, spec: PromotionRuleSpec, gate: Gate) -> dict[str, Address]:
+def _runs(wanted: Wanted, spec: PromotionRuleSpec, gate: Gate) -> dict[str, list[Address]]:
     """The runs that a gate rests on, by subject; the baseline's under the name that the rule gives it."""
-    found = {subject: run_of(gate.eval, subject) for subject in spec.candidates}
-    if (canary := wanted.facts.get(AGAIN)) in found and spec.reruns(gate):
-        found[canary] = _again(found[canary])
-    if gate.compares and spec.baseline:
-        baseline = wanted.facts.get(INCUMBENT) if spec.baseline == INCUMBENT else spec.baseline
-        if baseline:
-            found[spec.baseline] = run_of(gate.eval, baseline)
-    return found
+    among = [need.address for need in wanted.needs]
+    first = {subject: run_of(gate.eval, subject) for subject in spec.names}
+    if (canary := wanted.facts.get(AGAIN)) in first and spec.reruns(gate):
+        first[canary] = again(first[canary])
+    if gate.compares and spec.against and (spec.against != INCUMBENT or INCUMBENT in wanted.facts):
+        first[spec.against] = run_of(gate.eval, _named(wanted, spec.against))
+    return {subject: samples_of(run, among) for subject, run in first.items()}
+
+
+def _answers(platform: Platform, runs: Iterable[Observed]) -> tuple[list[Object], int]:
+    """The output items of all runs of a subject, and how many there should be."""
+    found, total = [], 0
+    for run in runs:
+        items = platform.list(f"evals/{run.body['eval_id']}/runs/{run.id}/output_items")
+        total += (run.body.get("result_counts") or {}).get("total", len(items))
+        found += items
+    return found, total
+
+
+def _prompt(wanted: Wanted, at: str, subject: str, needs: Needs) -> dict[str, Any] | None:
+    """The prompt of its own that a candidate is tried with, as its release records it."""
+    if (address := prompt_of(subject)) is None:
+        return None
+    prompt = needs[address].body
+    told = {"address": str(address), "fingerprint": wanted.content[f"{at}/prompt"]["is"]}
+    return told | {"messages": prompt["template"], "sampling_params": prompt["sampling_params"]}
+
+
+def _alike(spec: PromotionRuleSpec, runs: Mapping[str, Wanted], desired: Desired) -> Iterable[str]:
+    """What to say of evals whose repeats repeat the same answer."""
+    for eval_, run in runs.items():
+        samples = len(samples_of(run.address, desired))
+        prompt = next((desired[n.address].body for n in run.needs if n.address.kind == "Prompt"), {})
+        chosen = (prompt.get("sampling_params") or {}) | run.body["sampling_params"]
+        if samples > 1 and not chosen.get("temperature"):
+            yield (
+                f"{eval_.removeprefix('Eval/')}: {samples} samples of every item at temperature 0 are the same "
+                f"answer {samples} times; say sampling_params: {{temperature: 1}}, or samples_per_item: 1"
+            )
 
 
 def _standing(channel: str, seen: Seen) -> Observed | None:

@@ -21,6 +21,7 @@ from reconciler.report import origins, wire
 from reconciler.report.values import BASELINE, CANDIDATE, SUBJECT, Gate, Report, Run
 from reconciler.resource import Address, Desired, Wanted
 from reconciler.rule import INCUMBENT, PromotionRuleSpec
+from reconciler.subject import measured_by, samples_of
 from reconciler.world import Object, Platform
 
 REPORTED = ("EvalRun", "PromotionRule")
@@ -92,7 +93,7 @@ def _run(step: Step, steps: Steps, world: World, made_at: float) -> Report:
     if step.action is not Action.KEEP:
         why = f"; {step.decision.why}" if step.decision.why else ""
         raise ReconcilerError(f"{step.address} is not measured yet{why}; run `reconciler apply`, then report")
-    run = _read(step, steps, world.platform, SUBJECT)
+    run = _read([step], steps, world.platform, SUBJECT)
     n = max(run.total, len(run.items))
     headline = f"{run.passed} of {n} items pass"
     detail = f"{run.subject} measured by {run.eval}. A run has no gate: a promotion rule decides."
@@ -105,19 +106,27 @@ def _rule(step: Step, steps: Steps, world: World, made_at: float) -> Report:
     spec = PromotionRuleSpec.model_validate(step.wanted.body)
     needed = list(dict.fromkeys(n.address for n in step.wanted.needs if n.address.kind == "EvalRun"))
     missing = [str(address) for address in needed if steps[address].action is not Action.KEEP]
+    whole = [
+        samples_of(first, needed)
+        for first in needed
+        if "#" not in first.name and not set(map(str, samples_of(first, needed))) & set(missing)
+    ]
     runs = [
         _read(
-            each,
+            [steps[address] for address in samples],
             steps,
             world.platform,
-            CANDIDATE if each.wanted.body["model"] in spec.candidates else BASELINE,
+            CANDIDATE if measured_by(samples[0]) in spec.names else BASELINE,
         )
-        for each in (steps[address] for address in needed if str(address) not in missing)
+        for samples in whole
     ]
     if not runs:
         why = f"{step.address} has nothing measured yet; run `reconciler apply`, then report"
         raise ReconcilerError(why)
-    runs += _earlier(step, steps, world.platform, {run.id for run in runs})
+    read = {
+        observed.id for each in whole for address in each if (observed := steps[address].decision.observed)
+    }
+    runs += _earlier(step, steps, world.platform, read)
     trials = () if missing else tuple(_recorded(step, spec) or _judged(step, spec, steps, world))
     headline, detail, verdict = said(spec, trials, step, missing)
     asked = tuple(
@@ -187,9 +196,9 @@ def _earlier(step: Step, steps: Steps, platform: Platform, known: set[str]) -> l
         if measure and body:
             run = Observed(body["id"], None, State.READY, body, body.get("created_at") or 0)
             items = platform.list(f"evals/{measure.id}/runs/{run.id}/output_items")
-            subject = str(told["address"]).rpartition("@")[2]
+            subject = measured_by(Address.parse(str(told["address"])))
             found.append(
-                wire.run_of(str(told["address"]), address.name, subject, BASELINE, run, measure.body, items)
+                wire.run_of(str(told["address"]), address.name, subject, BASELINE, [run], measure.body, items)
             )
     return found
 
@@ -221,11 +230,15 @@ def said(
     return f"{nearest.candidate} {words}", f"{why}{now}", nearest.verdict
 
 
-def _read(step: Step, steps: Steps, platform: Platform, part: str) -> Run:
-    """A wanted run that stands."""
-    eval_ = step.wanted.needed("eval")
-    run, measure = step.decision.observed, steps[eval_].decision.observed
-    assert run is not None and measure is not None  # a kept run stands, and so does its eval
-    items = platform.list(f"evals/{measure.id}/runs/{run.id}/output_items")
-    subject = str(step.wanted.body["model"])
-    return wire.run_of(str(step.address), eval_.name, subject, part, run, measure.body, items)
+def _read(samples: Sequence[Step], steps: Steps, platform: Platform, part: str) -> Run:
+    """A wanted run that stands, together with those of its further samples."""
+    first = samples[0]
+    eval_ = first.wanted.needed("eval")
+    runs, measure = [step.decision.observed for step in samples], steps[eval_].decision.observed
+    stand = [run for run in runs if run]
+    assert stand and measure is not None  # a kept run stands, and so does its eval
+    items = [
+        item for run in stand for item in platform.list(f"evals/{measure.id}/runs/{run.id}/output_items")
+    ]
+    subject = measured_by(first.address) or str(first.wanted.body["model"])
+    return wire.run_of(str(first.address), eval_.name, subject, part, stand, measure.body, items)

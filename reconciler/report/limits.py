@@ -39,10 +39,16 @@ def _items(report: Report) -> Iterator[str]:
         run = max(runs, key=lambda r: len(r.items))
         found = counts.overall(run)
         few = " Few items: read the rates as hints." if found.n < FEW else ""
-        yield (
-            f"{name} has {found.n} items, so {run.subject}'s pass rate of {counts.percent(found.value)} is known "
-            f"to lie between {counts.percent(found.low)} and {counts.percent(found.high)}.{few}"
-        )
+        if _repeated(run):
+            yield (
+                f"{name} has {found.n} answers, several to every item. The tables count answers as if they were "
+                "independent; the gates average them within their item."
+            )
+        else:
+            yield (
+                f"{name} has {found.n} items, so {run.subject}'s pass rate of {counts.percent(found.value)} is "
+                f"known to lie between {counts.percent(found.low)} and {counts.percent(found.high)}.{few}"
+            )
         if run.cluster:
             yield (
                 f"Items of {name} with the same {run.cluster} are not independent; "
@@ -58,7 +64,7 @@ def _items(report: Report) -> Iterator[str]:
 
 
 def _sampling(report: Report) -> Iterator[str]:
-    once = [run for run in report.runs if not any("(sample " in item.id for item in run.items)]
+    once = [run for run in report.runs if not _repeated(run)]
     if once:
         temperatures = {dict(run.sampling).get("temperature") for run in once}
         how = " at temperature 0" if temperatures <= {"0", "0.0"} else ""
@@ -80,6 +86,10 @@ def _unmeasured(report: Report) -> Iterator[str]:
     yield f"Not measured: {', '.join([*missing, 'whether eval items resemble rows that a model was trained on'])}."
     verb = "was" if len(report.evals) == 1 else "were"
     yield f"Only {_joined(list(report.evals))} {verb} run: what no eval asks is unknown."
+
+
+def _repeated(run: Run) -> bool:
+    return any("(sample " in item.id for item in run.items)
 
 
 def _timed(run: Run) -> bool:

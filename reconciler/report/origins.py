@@ -10,6 +10,7 @@ from reconciler.kinds.grader import model_name
 from reconciler.plan import Step
 from reconciler.report.values import Card, Facts, Origin, Run
 from reconciler.resource import Address, Wanted
+from reconciler.subject import model_of, prompt_of
 from reconciler.world import Platform
 
 WHAT = {
@@ -54,7 +55,7 @@ def cards(runs: Iterable[Run], steps: Steps, platform: Platform) -> tuple[Card, 
     """What is known of every measured subject. Raises PlatformError."""
     found = {}
     for run in runs:
-        step = steps[Address.parse(run.subject)] if "/" in run.subject else None
+        step = steps.get(model_of(run.subject))
         observed = step.decision.observed if step else None
         if step is None or observed is None or run.subject in found:
             continue
@@ -63,16 +64,22 @@ def cards(runs: Iterable[Run], steps: Steps, platform: Platform) -> tuple[Card, 
             found[run.subject] = Card(
                 run.subject,
                 model_name(observed),
-                job_facts(step.wanted, observed, steps),
+                (*job_facts(step.wanted, observed, steps), *_asked(run.subject)),
                 checkpoints(listed),
             )
         else:
-            facts = (("made by", "nobody here: a model that stood on the platform"),)
+            facts = (("made by", "nobody here: a model that stood on the platform"), *_asked(run.subject))
             described = step.wanted.body.get("description")
             found[run.subject] = Card(
                 run.subject, run.model, (*facts, *([("described as", described)] if described else []))
             )
     return tuple(found.values())
+
+
+def _asked(subject: str) -> Facts:
+    """The prompt of its own that a subject was asked with."""
+    prompt = prompt_of(subject)
+    return (("asked with", str(prompt)),) if prompt else ()
 
 
 def job_facts(wanted: Wanted, job: Observed, steps: Steps) -> Facts:

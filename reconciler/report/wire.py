@@ -5,7 +5,7 @@ Output items come from anybody, and from platforms that leave fields out.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from reconciler.kind import Observed
@@ -15,9 +15,16 @@ from reconciler.world import Object
 
 
 def run_of(
-    address: str, eval_: str, subject: str, part: str, run: Observed, measure: Object, listed: list[Object]
+    address: str,
+    eval_: str,
+    subject: str,
+    part: str,
+    samples: Sequence[Observed],
+    measure: Object,
+    listed: list[Object],
 ) -> Run:
-    """A finished run with all its items; `measure` is its eval."""
+    """A finished run, or those of all samples of the same items; `measure` is its eval, `listed` what came out."""
+    run = samples[0]
     names = {c.get("id") or c["name"]: c["name"] for c in measure["testing_criteria"]}
     sampling = (run.body.get("data_source") or {}).get("sampling_params") or {}
     return Run(
@@ -30,19 +37,21 @@ def run_of(
         created_at=run.created_at,
         graders=tuple(names.values()),
         items=tuple(items(listed, names)),
-        total=(run.body.get("result_counts") or {}).get("total") or len(listed),
-        usage=tuple(_usage(run)),
+        total=sum((each.body.get("result_counts") or {}).get("total") or 0 for each in samples)
+        or len(listed),
+        usage=tuple(_usage(samples)),
         sampling=tuple((name, str(value)) for name, value in sampling.items()),
         cluster=(measure.get("metadata") or {}).get(CLUSTER) or "",
     )
 
 
-def _usage(run: Observed) -> Iterable[Usage]:
-    for each in run.body.get("per_model_usage") or []:
-        yield Usage(
-            each["model_name"], each.get("invocation_count") or 0,
-            each.get("prompt_tokens") or 0, each.get("completion_tokens") or 0,
-        )  # fmt: skip
+def _usage(runs: Iterable[Observed]) -> Iterable[Usage]:
+    counts: dict[str, list[int]] = {}
+    for each in (each for run in runs for each in run.body.get("per_model_usage") or []):
+        found = counts.setdefault(each["model_name"], [0, 0, 0])
+        for index, key in enumerate(("invocation_count", "prompt_tokens", "completion_tokens")):
+            found[index] += each.get(key) or 0
+    return (Usage(name, *found) for name, found in counts.items())
 
 
 def slim(item: Object) -> Object:

@@ -1,0 +1,113 @@
+"""Rules over a real server on a real port: samples, prompts, items that hold their messages, and judges."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core_base import Applier, Clock, write
+from eval_base import FakeEngine, Server, sometimes
+
+from reconciler.platforms.openai import OpenAI
+from reconciler.platforms.releases import WithReleases
+from reconciler.world import Platform
+
+COUNT = 60
+
+
+def document(kind: str, name: str, **spec: Any) -> str:
+    body = {"apiVersion": "reconciler/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    return json.dumps(body) + "\n"
+
+
+def items(name: str, rows: list[dict[str, Any]]) -> dict[str, str]:
+    return {
+        f"{name}.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        f"{name}.yaml": document("Dataset", name, file=f"{name}.jsonl", format="items"),
+    }
+
+
+SCHEMA = {"type": "object", "properties": {"question": {"type": "string"}, "expected": {"type": "string"}}}
+EXACT = {
+    "type": "string_check",
+    "operation": "eq",
+    "input": "{{ sample.output_text }}",
+    "reference": "{{ item.expected }}",
+}
+TREE = {
+    "project.yaml": document("Project", "demo"),
+    "model.yaml": document("Model", "base", id="tiny"),
+    "grader.yaml": document("Grader", "exact", **EXACT),
+    "ask.yaml": document("Prompt", "ask", messages=[{"role": "user", "content": "{{ question }}"}]),
+    "shout.yaml": document("Prompt", "shout", messages=[{"role": "user", "content": "{{ question }}!"}]),
+    **items("heldout", [{"item": {"question": f"say {n}", "expected": f"say {n}"}} for n in range(COUNT)]),
+}
+
+
+def measure(**more: Any) -> dict[str, str]:
+    spec = {"item_schema": SCHEMA, "graders": ["Grader/exact"], "dataset": "Dataset/heldout"} | more
+    return {"measure.yaml": document("Eval", "right", **spec)}
+
+
+def rule(*gates: dict[str, Any], **spec: Any) -> dict[str, str]:
+    wanted = {"channel": "demo/production", "candidates": ["Model/base"], "gates": list(gates)} | spec
+    return {"rule.yaml": document("PromotionRule", "production", **wanted)}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path / "data", FakeEngine()).running() as running:
+        yield running
+
+
+def applied(server: Server, tree: Path, *files: dict[str, str]) -> Platform:
+    """The platform after a settled apply."""
+    for each in (TREE, *files):
+        write(tree, each)
+    platform = WithReleases(OpenAI(f"{server.url}/v1", name="served", key="none"), tree / "releases")
+    Applier(tree, platform, Clock()).settle()
+    return platform
+
+
+def runs(platform: Platform) -> dict[str, dict[str, Any]]:
+    [eval_] = platform.list("evals")
+    return {run["name"]: dict(run) for run in platform.list(f"evals/{eval_['id']}/runs")}
+
+
+def test_samples_that_differ_are_averaged_within_their_item(server: Server, tmp_path: Path) -> None:
+    server.engine.says = sometimes
+    warm = measure(prompt="Prompt/ask", samples_per_item=6, sampling_params={"temperature": 1})
+
+    platform = applied(server, tmp_path / "tree", warm, rule({"eval": "Eval/right", "at_least": 0.5}))
+
+    found = runs(platform)
+    assert ["right@Model/base", *(f"right@Model/base#{n}" for n in range(2, 7))] == sorted(found)
+    assert [None, 43, 44, 45, 46, 47] == [
+        found[name]["data_source"]["sampling_params"].get("seed") for name in sorted(found)
+    ]
+    [release] = platform.list("reconciler/aliases")
+    [gate] = release["release"]["evidence"]
+    rates = [run["result_counts"]["passed"] / COUNT for run in found.values()]
+    assert len(set(rates)) > 1
+    assert (COUNT, pytest.approx(sum(rates) / 6)) == (gate["n"], gate["estimate"])
+    assert 6 == len(release["release"]["lineage"]["runs"])
+
+
+def test_two_prompts_of_one_model_are_compared_and_the_better_is_released(
+    server: Server, tmp_path: Path
+) -> None:
+    pairs = [{"model": "Model/base", "prompt": f"Prompt/{name}"} for name in ("shout", "ask")]
+    gates = [{"eval": "Eval/right", "at_least": 0.8}, {"eval": "Eval/right", "improves_by": 0.5}]
+
+    platform = applied(
+        server, tmp_path / "tree", measure(), rule(*gates, candidates=pairs[1:], baseline=pairs[0])
+    )
+
+    assert {
+        "right@Model/base+Prompt/shout": 0,
+        "right@Model/base+Prompt/ask": COUNT,
+    } == {name: run["result_counts"]["passed"] for name, run in runs(platform).items()}
+    [release] = platform.list("reconciler/aliases")
+    assert ("tiny", "Prompt/ask") == (release["model"], release["release"]["prompt"]["address"])
+    assert "same" == release["file"]
