@@ -54,6 +54,18 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run python graders as plain processes of this user, without any isolation",
     )
+    serve.add_argument(
+        "--engine",
+        choices=("auto", "transformers", "vllm"),
+        default="auto",
+        help="what generates text; auto: vllm where it is installed and there is a GPU, else our own",
+    )
+    serve.add_argument(
+        "--vllm",
+        default="vllm serve",
+        metavar="COMMAND",
+        help="starts vllm, with options of its own if you like: 'vllm serve --gpu-memory-utilization 0.5'",
+    )
     serve.add_argument("--organization", default="local", help="goes into the names of tuned models")
     serve.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs that train at once")
     serve.add_argument("--trainer", metavar="COMMAND", help="train with this command instead of our own")

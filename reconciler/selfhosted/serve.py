@@ -31,11 +31,10 @@ import uvicorn
 
 from reconciler.selfhosted import app, auth, context, limits
 from reconciler.selfhosted.context import Context
-from reconciler.selfhosted.engine import Engine
 from reconciler.selfhosted.registry import models
 from reconciler.selfhosted.storage.blobs import Blobs
 from reconciler.selfhosted.storage.store import Store
-from reconciler.selfhosted.upstream import upstreams
+from reconciler.selfhosted.upstream import engines, upstreams
 from reconciler.selfhosted.upstream.upstreams import Upstream
 
 SOCKET_LENGTH = 100  # bytes of a Unix socket's path that every system allows
@@ -91,14 +90,11 @@ def _upstreams(asked: argparse.Namespace) -> tuple[Upstream, ...]:
 def _engine(
     asked: argparse.Namespace, data: Path, elsewhere: tuple[Upstream, ...], given: context.Engine | None
 ) -> context.Engine:
-    own = given or Engine(_short(data / "engine.sock"), log=data / "engine.log")
-    if not elsewhere:
-        return own
-    # imported late: its HTTP client takes a fifth of a second
-    from reconciler.selfhosted.upstream.upstreamcache import Cache
-    from reconciler.selfhosted.upstream.upstreamclient import Everywhere, Upstreams
-
-    return Everywhere(own, Upstreams(elsewhere, Cache(data / "upstreams.db", asked.upstream_cache << 20)))
+    try:
+        own = given or engines.own(asked.engine, asked.vllm, data, _short(data / "engine.sock"), os.environ)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    return engines.everywhere(own, data, elsewhere, asked.upstream_cache << 20)
 
 
 def keys(asked: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ base plus a thin layer: both are served from one copy of the base.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
+from reconciler.selfhosted.engine import folders
 from reconciler.selfhosted.engine.grammar import Grammars
 from reconciler.selfhosted.engine.network import Base, Served
 from reconciler.selfhosted.engine.values import EngineError
@@ -41,7 +41,7 @@ class Shelf:
         if not path.is_dir():
             raise EngineError("model_not_found", f"there is no model folder {folder}")
         try:
-            adapter = (path / "adapter_config.json").is_file()
+            adapter = folders.is_adapter(path)
             self._make_room(_weights(path), busy)
             served = self._adapter(path, busy) if adapter else self._whole(path)
             served.prove()
@@ -79,7 +79,7 @@ class Shelf:
         config = PeftConfig.from_pretrained(str(path))
         if config.peft_type != PeftType.LORA:
             raise ValueError(f"adapters of type {config.peft_type} are not served, only LoRA")
-        where = _base_folder(path, config.base_model_name_or_path)
+        where = folders.base_folder(path, config.base_model_name_or_path)
         if str(where) not in self._bases:
             self._make_room(_weights(path) + _weights(where), busy)
         base = self._base(where)
@@ -120,22 +120,6 @@ def _weights(path: Path) -> int:
             "model_unloadable", f"{path} has no .safetensors weights, and no other format is read"
         )
     return sum(sizes)
-
-
-def _base_folder(path: Path, named: str | None) -> Path:
-    """
-    The folder of an adapter's base: what its reconciler.json says, else its adapter_config.json.
-
-    A relative path is looked for upwards from the adapter, because a data folder may be moved as a whole.
-    """
-    note = path / "reconciler.json"
-    base = (json.loads(note.read_bytes()).get("base") if note.is_file() else None) or named
-    if not base:
-        raise ValueError("it names no base model; put its folder under `base` in reconciler.json")
-    for start in (path, *path.parents):
-        if (start / base / "config.json").is_file():
-            return (start / base).resolve()
-    raise ValueError(f"its base model {base} is not there")
 
 
 def _load(path: Path, device: str) -> Base:
