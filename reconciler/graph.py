@@ -144,7 +144,12 @@ def _connect(
 ) -> None:
     if node.spec is None:
         if node.implied:
-            lacks = " and ".join(key for key in ("dataset", "prompt") if key not in node.body)
+            asks = "prompt" in node.body or "item_reference" in node.body
+            lacking = (
+                "dataset" if "dataset" not in node.body else "",
+                "" if asks else "prompt or item_reference",
+            )
+            lacks = " and ".join(filter(None, lacking))
             what = f"{node.body['eval']} has no {lacks}, which the runs that this rule needs must use"
             problems.append(Problem(node.where("spec", "gates"), what))
         return

@@ -1,8 +1,8 @@
 """
 What good means: the schema of an item and the graders every answer has to pass.
 
-`dataset`, `prompt`, `sampling_params` and `samples_per_item` are only what its runs use unless they say
-otherwise; they are identity of the runs and not of the eval.
+`dataset`, `prompt` or `item_reference`, `sampling_params` and `samples_per_item` are only what its runs use
+unless they say otherwise; they are identity of the runs and not of the eval.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from reconciler.errors import Problem
 from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Stamp, State
@@ -33,6 +33,10 @@ class EvalSpec(ResourceSpec):
     prompt: Annotated[str | None, Ref("Prompt"), COSMETIC] = Field(
         None, description="the prompt its runs use"
     )
+    item_reference: Annotated[str | None, COSMETIC] = Field(
+        None,
+        description="or the item field that holds the messages, pictures and all, e.g. item.input",
+    )
     sampling_params: Annotated[SamplingParams, COSMETIC] = SamplingParams()
     samples_per_item: Annotated[int, COSMETIC] = Field(
         1, ge=1, le=100, description="how often every item is answered, each time with another seed"
@@ -44,6 +48,12 @@ class EvalSpec(ResourceSpec):
         1, ge=1, description="how often a run of it that failed may be run"
     )
     description: Annotated[str, COSMETIC] = ""
+
+    @model_validator(mode="after")
+    def _one_input(self) -> "EvalSpec":
+        if self.prompt and self.item_reference:
+            raise ValueError("its runs ask with a prompt or with what item_reference names, not with both")
+        return self
 
     @field_validator("item_schema")
     @classmethod

@@ -55,6 +55,7 @@ def implied(eval_: Address, measure: EvalSpec, subject: str, asked: PromptSpec |
         "model": str(model_of(subject)),
         "dataset": measure.dataset,
         "prompt": str(own) if own else measure.prompt,
+        "item_reference": None if own else measure.item_reference,
         "tries": measure.tries if measure.tries > 1 else None,
     }
     return {k: v for k, v in body.items() if v is not None} | {"sampling_params": params}
@@ -77,7 +78,12 @@ class EvalRunKind(Kind):
                 wanted.where, f"{dataset.address} holds {dataset.body['format']} rows, an eval takes items"
             )
             return
-        if spec.prompt and (known := schema.get("properties")):
+        known = schema.get("properties")
+        if spec.item_reference and known:
+            for name in sorted(variables([f"{{{{ {spec.item_reference} }}}}"]) - known.keys()):
+                yield Problem(wanted.where, f"item_reference {spec.item_reference}: the items of "
+                              f"{wanted.needed('eval')} have no {name}; they have {', '.join(known)}")  # fmt: skip
+        if spec.prompt and known:
             prompt = needs[wanted.needed("prompt")]
             used = variables(message["content"] for message in prompt.body["messages"])
             for name in sorted(used - known.keys()):

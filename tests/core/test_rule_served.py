@@ -94,6 +94,22 @@ def test_samples_that_differ_are_averaged_within_their_item(server: Server, tmp_
     assert 6 == len(release["release"]["lineage"]["runs"])
 
 
+def test_items_that_hold_their_messages_are_gated_like_others(server: Server, tmp_path: Path) -> None:
+    rows = [
+        {"item": {"input": [{"role": "user", "content": f"say {n}"}], "expected": f"say {n}"}}
+        for n in range(COUNT)
+    ]
+    schema = {"type": "object", "properties": {"input": {"type": "array"}, "expected": {"type": "string"}}}
+    own = measure(item_schema=schema, item_reference="item.input")
+
+    platform = applied(
+        server, tmp_path / "tree", items("heldout", rows), own, rule({"eval": "Eval/right", "at_least": 0.8})
+    )
+
+    assert {"right@Model/base": COUNT} == {n: r["result_counts"]["passed"] for n, r in runs(platform).items()}
+    assert ["tiny"] == [each["model"] for each in platform.list("reconciler/aliases")]
+
+
 def test_two_prompts_of_one_model_are_compared_and_the_better_is_released(
     server: Server, tmp_path: Path
 ) -> None:
