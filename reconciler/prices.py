@@ -1,4 +1,9 @@
-"""What answers cost: tokens times a small table of prices. A model that is not in it has no known cost."""
+"""
+What tokens and hours cost: a small table, by the beginning of a model's name.
+
+A project's own prices come before the package's, a rule's before both. A model that is in none of them
+has no known price, which is never taken for zero.
+"""
 
 import importlib.resources
 from collections.abc import Mapping
@@ -9,15 +14,31 @@ import yaml
 
 
 class Price(NamedTuple):
-    """USD per million tokens."""
+    """USD per million tokens; `training_hour` in USD per hour of training, where it is sold so."""
 
     input: float
     output: float
+    cached: float | None = None  # of input tokens that were read before; as all others where it is not said
+    training: float | None = None
+    training_hour: float | None = None
 
     def of(self, usage: Mapping[str, Any]) -> float:
         """USD for these tokens."""
         asked, answered = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-        return (asked * self.input + answered * self.output) / 1e6
+        known = usage.get("prompt_tokens_details") or usage
+        again = min(asked, known.get("cached_tokens") or 0)
+        rate = self.input if self.cached is None else self.cached
+        return ((asked - again) * self.input + again * rate + answered * self.output) / 1e6
+
+
+class Book(NamedTuple):
+    """The prices a project knows; `gpu_hour` in USD is what its own hardware costs."""
+
+    own: Mapping[str, Price] = {}
+    gpu_hour: float | None = None
+
+    def price(self, model: str) -> Price | None:
+        return price(model, self.own)
 
 
 @cache
@@ -27,9 +48,9 @@ def known() -> Mapping[str, Price]:
     return {name: Price(**price) for name, price in yaml.safe_load(text).items()}
 
 
-def price(model: str, own: Mapping[str, Price]) -> Price | None:
-    """The price whose name begins the model's and is longest; a rule's own come before the package's."""
-    for table in (own, known()):
+def price(model: str, *tables: Mapping[str, Price]) -> Price | None:
+    """The price whose name begins the model's and is longest; of several tables the first, the package's last."""
+    for table in (*tables, known()):
         fitting = [
             name for name in table if model == name or model.startswith((f"{name}-", f"{name}:", f"{name}@"))
         ]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from reconciler.kind import Action, Decision, Kind, Needs, Seen
+from reconciler.prices import Book, Price
 from reconciler.resource import COSMETIC, ResourceSpec, Spec, Wanted
 
 
@@ -23,6 +24,52 @@ class OpenAI(Spec):
     api_key_env: str = Field("OPENAI_API_KEY", description="the environment variable that holds the key")
 
 
+class ModelPrice(Spec):
+    """USD per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached: float | None = Field(None, ge=0, description="of input that was read before; as input if unset")
+    training: float | None = Field(None, ge=0, description="of trained tokens")
+    training_hour: float | None = Field(
+        None, ge=0, description="USD per hour of training, where it is sold so"
+    )
+
+
+class Prices(Spec):
+    """What things cost here; what is not said is as in the package's table, `prices.yaml`."""
+
+    gpu_hour: float | None = Field(
+        None, ge=0, description="USD per hour of your own hardware; 0 says that it costs nothing"
+    )
+    models: dict[str, ModelPrice] = Field(
+        default_factory=dict, description="by the beginning of a model's name; the longest that fits counts"
+    )
+
+    def book(self) -> Book:
+        return Book({name: Price(**each.model_dump()) for name, each in self.models.items()}, self.gpu_hour)
+
+
+class BudgetSpec(Spec):
+    """What may be spent: nothing is made that could cost more than is left."""
+
+    usd: float | None = Field(None, ge=0)
+    hours: float | None = Field(None, ge=0, description="of training and measuring, on any platform")
+    per: Literal["month", "total"] = Field("month", description="a month is a calendar month in UTC")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="only for resources with all of these labels"
+    )
+    unknown: Literal["refuse", "allow"] = Field(
+        "refuse", description="what to do with something whose cost nobody knows beforehand"
+    )
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> "BudgetSpec":
+        if self.usd is None and self.hours is None:
+            raise ValueError("a budget limits usd or hours, or both")
+        return self
+
+
 Place = Annotated[Embedded | OpenAI, Field(discriminator="type")]
 
 
@@ -31,6 +78,10 @@ class ProjectSpec(ResourceSpec):
         default={"local": Embedded(type="embedded")}, description="the worlds, by name"
     )
     platform: str = Field("local", description="the platform to apply to unless --platform names another")
+    prices: Annotated[Prices, COSMETIC] = Field(Prices(), description="what things cost here")
+    budgets: Annotated[list[BudgetSpec], COSMETIC] = Field(
+        default_factory=list, description="what may be spent; all of them hold"
+    )
     description: Annotated[str, COSMETIC] = ""
 
     @model_validator(mode="after")
