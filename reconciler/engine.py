@@ -54,6 +54,8 @@ class Pass:
     deferred: Mapping[Address, Deferred] = field(default_factory=dict)
     failed: Mapping[Address, str] = field(default_factory=dict)
     unseen: Mapping[str, str] = field(default_factory=dict)  # kind → why it could not be listed
+    actual: Mapping[str, Seen | Unseen] = field(default_factory=dict)  # by kind
+    memory: Mapping[str, str] = field(default_factory=dict)  # address → fingerprint, as applied before it
 
     @property
     def settled(self) -> bool:
@@ -105,17 +107,17 @@ def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pa
     tokens = journal.tokens(name)  # before we look: what is taken later was not seen
     sight = look(desired, world)
     intents, memory = journal.open_intents(name), journal.remembered(name)
-    hand = _Hand(world, creator, watch, dict(sight.actual), intents, tokens)
+    asked = frozenset(wanted.fingerprint for wanted in sight.desired.values())
+    hand = _Hand(world, creator, watch, dict(sight.actual), intents, tokens, asked)
     stands: list[Wanted] = []
     for wanted in sight.desired.values():
         step = hand.take(wanted, sight.evidence.get(wanted.address))
-        if (
-            step.action in (Action.KEEP, Action.WAIT)
-            and memory.get(str(wanted.address)) != wanted.fingerprint
-        ):
+        stood = step.action is Action.KEEP or (step.action is Action.WAIT and step.decision.observed)
+        if stood and memory.get(str(wanted.address)) != wanted.fingerprint:
             stands.append(wanted)
     journal.remember(name, stands)
-    return Pass(tuple(hand.steps.values()), tuple(hand.made), hand.deferred, hand.failed, sight.unseen)
+    steps, made = tuple(hand.steps.values()), tuple(hand.made)
+    return Pass(steps, made, hand.deferred, hand.failed, sight.unseen, hand.actual, memory)
 
 
 def settle(
@@ -172,9 +174,10 @@ class _Hand:
         actual: dict[str, Seen | Unseen],
         intents: Mapping[str, Intent],
         tokens: Mapping[str, int],
+        asked: frozenset[str],
     ) -> None:
         self.world, self.creator, self.watch = world, creator, watch
-        self.actual, self.intents, self.tokens = actual, intents, tokens
+        self.actual, self.intents, self.tokens, self.asked = actual, intents, tokens, asked
         self.steps: dict[Address, Step] = {}
         self.ready: dict[Address, Observed] = {}
         self.made: list[Address] = []
@@ -185,7 +188,8 @@ class _Hand:
         kind = self.world.kinds[wanted.address.kind]
         step = self._decide(wanted, kind, evidence)
         self._cancel(kind, step)
-        if step.action in ACTING and not step.after and (step.decision.body is not None or not kind.measures):
+        known = step.decision.body is not None or not kind.measures
+        if step.action in ACTING and known and not step.after and wanted.address not in self.deferred:
             step = self._act(kind, step, evidence)
         intent, observed = self.intents.get(wanted.fingerprint), step.decision.observed
         if intent and observed and step.action not in ACTING and wanted.address not in self.made:
@@ -196,7 +200,9 @@ class _Hand:
         return step
 
     def _decide(self, wanted: Wanted, kind: Kind, evidence: Any) -> Step:
-        return plan.decide(wanted, kind, self.actual, self.ready, self.steps, evidence, self.world.guards)
+        return plan.decide(
+            wanted, kind, self.actual, self.ready, self.steps, evidence, self.asked, self.world.guards
+        )
 
     def _act(self, kind: Kind, step: Step, evidence: Any) -> Step:
         wanted = step.wanted
@@ -270,7 +276,7 @@ class _Hand:
             except Rejected:
                 continue  # it has ended meanwhile
             except PlatformError as error:
-                why = f"{duplicate.id} was made twice and could not be cancelled: {error}"
+                why = f"{duplicate.id} is wanted no more and could not be cancelled: {error}"
                 self.deferred[step.address] = Deferred(why)
                 continue
             detail = {
@@ -278,7 +284,8 @@ class _Hand:
                 "kept": step.decision.observed.id if step.decision.observed else "",
             }
             journal, name = self.creator.journal, self.world.platform.name
-            journal.record(self.creator.now(), name, step.address, "duplicate", detail)
+            event = "superseded" if step.action is Action.CREATE else "duplicate"
+            journal.record(self.creator.now(), name, step.address, event, detail)
 
 
 def _bound(desired: Desired, kinds: Mapping[str, Kind], actual: Mapping[str, Seen | Unseen]) -> Desired:

@@ -103,7 +103,7 @@ class Decision:
     action: Action
     why: str = ""
     observed: Observed | None = None
-    duplicates: tuple[Observed, ...] = ()  # made twice by somebody: to be cancelled, the oldest is kept
+    duplicates: tuple[Observed, ...] = ()  # to be cancelled: made twice by somebody, or wanted no more
     evidence: Any = None  # a kind's own: verdicts, measurements
     body: Mapping[str, Any] | None = None  # what to ask for, where a kind that measures knows it
     halt: Halt = Halt.BROKEN  # of what is blocked

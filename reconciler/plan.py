@@ -5,10 +5,11 @@ The engine acts on exactly these steps, so a plan cannot say one thing and an ap
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from reconciler import supersede
 from reconciler.fingerprint import dotted
 from reconciler.kind import Action, Decision, Kind, Needs, Observed, Seen, Unseen
 from reconciler.resource import Address, Desired, Wanted
@@ -102,9 +103,10 @@ def make(
     """Every resource's step, needs before the needing."""
     steps: dict[Address, Step] = {}
     ready: dict[Address, Observed] = {}
+    asked = {wanted.fingerprint for wanted in desired.values()}
     for wanted in desired.values():
         kind = kinds[wanted.address.kind]
-        step = decide(wanted, kind, actual, ready, steps, evidence.get(wanted.address), guards)
+        step = decide(wanted, kind, actual, ready, steps, evidence.get(wanted.address), asked, guards)
         if step.action is Action.KEEP and step.decision.observed:
             ready[wanted.address] = step.decision.observed
         if step.action in (Action.CREATE, Action.UPDATE) or kind.collection is None:
@@ -122,10 +124,15 @@ def decide(
     ready: Needs,
     steps: Mapping[Address, Step],
     evidence: Any,
+    asked: Collection[str],
     guards: Sequence[Guard] = (),
 ) -> Step:
-    """One resource's step, given those of everything it needs. Where it would act, every guard has to let it."""
-    step = _unguarded(wanted, kind, actual, ready, steps, evidence)
+    """
+    One resource's step, given those of everything it needs. Where it would act, every guard has to let it.
+
+    `asked` are the fingerprints that any resource wants.
+    """
+    step = _unguarded(wanted, kind, actual, ready, steps, evidence, asked)
     if step.action in (Action.CREATE, Action.UPDATE):
         for guard in guards:
             if stopped := guard(step):
@@ -134,12 +141,19 @@ def decide(
 
 
 def _unguarded(
-    wanted: Wanted, kind: Kind, actual: Actual, ready: Needs, steps: Mapping[Address, Step], evidence: Any
+    wanted: Wanted,
+    kind: Kind,
+    actual: Actual,
+    ready: Needs,
+    steps: Mapping[Address, Step],
+    evidence: Any,
+    asked: Collection[str],
 ) -> Step:
     seen = actual.get(kind.name, Seen())
     if isinstance(seen, Unseen):
         return Step(wanted, Decision(Action.BLOCK, f"cannot be seen now: {seen.why}"))
     decision = kind.decide(wanted, seen, ready, evidence)
+    decision = supersede.decide(wanted, kind.noun, seen, decision, asked)
     waiting = tuple(dict.fromkeys(_waiting(wanted, ready, steps)))
     if decision.action is Action.KEEP and decision.observed is None:
         return Step(wanted, decision, waiting)  # a pure value, which is not known before what it needs

@@ -222,15 +222,16 @@ def _acts(step: Step) -> bool:
 def _why(step: Step) -> str:
     if step.action is Action.CREATE and step.replaces:
         causes = [change.ref for change in step.changes if change.ref]
-        return "made anew, because " + (
-            f"{', '.join(dict.fromkeys(causes))} changed" if causes else "it changed"
-        )
+        because = f"{', '.join(dict.fromkeys(causes))} changed" if causes else "it changed"
+        ends = f"; {step.decision.why}" if step.decision.duplicates else ""
+        return f"made anew, because {because}{ends}"
     after = (
         f"after {', '.join(map(str, step.after[:3]))}" + (" …" if len(step.after) > 3 else "")
         if step.after
         else ""
     )
-    twice = ", ".join(each.id for each in step.decision.duplicates)
+    spare = step.decision.duplicates if step.action is not Action.CREATE else ()
+    twice = ", ".join(each.id for each in spare)
     return "; ".join(filter(None, [step.decision.why, after, twice and f"made twice: cancels {twice}"]))
 
 

@@ -12,6 +12,7 @@ from reconciler.kinds.grader import model_name
 from reconciler.kinds.prompt import PromptSpec, SamplingParams, variables
 from reconciler.resource import COSMETIC, Address, Ref, ResourceSpec, Wanted
 from reconciler.subject import model_of, prompt_of
+from reconciler.supersede import OnSupersede
 from reconciler.world import Object, Platform
 
 Body = dict[str, Any]
@@ -31,6 +32,7 @@ class EvalRunSpec(ResourceSpec):
         SamplingParams(), description="over the prompt's; temperature is 0 unless one of them says otherwise"
     )
     attempt: int = Field(1, ge=1, description="raise it to measure again what was measured")
+    on_supersede: OnSupersede = "keep"
     tries: Annotated[int, COSMETIC] = Field(
         1, ge=1, description="raise it to run again what failed; what was measured is not measured again"
     )

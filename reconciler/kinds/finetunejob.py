@@ -14,6 +14,7 @@ from reconciler.errors import Problem
 from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Progress, Stamp, State
 from reconciler.kinds.grader import GraderSpec, model_name, wire
 from reconciler.resource import COSMETIC, Address, Ref, ResourceSpec, Spec, Wanted
+from reconciler.supersede import OnSupersede
 from reconciler.world import Object, Platform
 
 STATES = {"succeeded": State.READY, "failed": State.FAILED, "cancelled": State.FAILED}
@@ -95,6 +96,7 @@ class FineTuneJobSpec(ResourceSpec):
         None, min_length=1, max_length=64, description="part of the model's name"
     )
     attempt: int = Field(1, ge=1, description="raise it to train again what failed")
+    on_supersede: OnSupersede = "keep"
     description: Annotated[str, COSMETIC] = ""
 
 
