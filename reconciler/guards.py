@@ -24,3 +24,12 @@ def suspension(project: bool) -> Guard:
         return Decision(Action.BLOCK, why, step.decision.observed, halt=Halt.SUSPENDED)
 
     return guard
+
+
+def building(step: Step) -> Decision | None:
+    """No channel is touched; what was measured is told, and moves it another time."""
+    decision = step.decision
+    if step.address.kind != "PromotionRule":
+        return None
+    why = f"{decision.why}; not moved, because this apply only builds"
+    return Decision(Action.BLOCK, why, decision.observed, evidence=decision.evidence, halt=Halt.LATER)

@@ -101,6 +101,7 @@ class Decision:
     """What to do about one resource, and why; `observed` is what it rests on."""
 
     action: Action
+    LATER = "later"  # this apply leaves it for another one
     why: str = ""
     observed: Observed | None = None
     duplicates: tuple[Observed, ...] = ()  # to be cancelled: made twice by somebody, or wanted no more

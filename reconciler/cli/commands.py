@@ -4,14 +4,16 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from reconciler import engine, loader
 from reconciler import plan as planning
 from reconciler.cli import render, session
+from reconciler.cli.terms import FREE, Terms
 from reconciler.engine import Pass
-from reconciler.errors import Unreachable
+from reconciler.errors import Refused, Unreachable
 from reconciler.kind import Action, Halt
 from reconciler.plan import Change, Plan, Step
 from reconciler.project import Project, load
@@ -26,6 +28,7 @@ HALTED = {
     Halt.DRIFT: 3,
     Halt.UNAPPROVED: 0,
     Halt.SUSPENDED: 0,
+    Halt.LATER: 0,
 }  # the worst first
 
 
@@ -40,8 +43,12 @@ def validate(folder: Path, output: str) -> int:
     return 0
 
 
-def plan(folder: Path, output: str, platform: str | None) -> int:
+def plan(folder: Path, output: str, platform: str | None, out: Path | None = None) -> int:
     project, name, made = _planned(folder, platform)
+    if out:
+        from reconciler.cli.planning import write
+
+        write(out, project, name, made)
     say = {"json": render.plan_json, "markdown": render.plan_markdown}.get(output, render.plan_text)
     print(say(made, project.name, name, locate))
     return PENDING if made.pending else _halted(made.steps)
@@ -70,13 +77,18 @@ def explain(address: str, folder: Path, output: str, platform: str | None) -> in
     return 0
 
 
-def apply(folder: Path, output: str, platform: str | None, wait: bool, timeout: float | None) -> int:
+def apply(
+    folder: Path, output: str, platform: str | None, wait: bool, timeout: float | None, terms: Terms = FREE
+) -> int:
     from reconciler.cli.live import Live, Quiet
     from reconciler.cli.summary import summary
 
     project = load(folder)
     name = session.chosen(project, platform)
     with session.writing(project, name) as (world, creator):
+        if terms is not FREE:
+            terms.accept(project.name, _decide(project, name, world), creator)
+            world = replace(world, guards=(*world.guards, *terms.guards))
         before = _decide(project, name, world)
         if output == "text":
             print(render.plan_text(before, project.name, name, locate), flush=True)
@@ -87,12 +99,15 @@ def apply(folder: Path, output: str, platform: str | None, wait: bool, timeout: 
             with Live() if output == "text" else Quiet() as watch:
                 limit = timeout if wait else 0.0
                 done = engine.settle(project.desired, world, creator, watch, time.sleep, limit)
+        left = terms.ended(done, creator)
     if output == "json":
         print(render.pass_json(done, project.name, name))
     elif output == "markdown":
         print(render.status_markdown(done.steps, project.name, name))
     elif not _finished(before):
         print(summary(done, project, name))
+    if left:
+        raise Refused(left)
     return _ended(done)
 
 

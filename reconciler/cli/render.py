@@ -30,6 +30,7 @@ NEXT = {
     Halt.REFUSED: "a person has to decide; the line above says how",
     Halt.UNAPPROVED: "a person has to approve it; the line above says how",
     Halt.SUSPENDED: "nothing; it is suspended",
+    Halt.LATER: "another apply does it; this one was told not to",
     Halt.DRIFT: "put the release file back, or say on_drift: restore",
 }
 

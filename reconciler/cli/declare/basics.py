@@ -31,25 +31,44 @@ def validate(folder: Folder = HERE, output: Out = Output.TEXT) -> None:
 
 
 @app.command()
-def plan(folder: Folder = HERE, output: Out = Output.TEXT, platform: On = None) -> None:
+def plan(
+    folder: Folder = HERE,
+    output: Out = Output.TEXT,
+    platform: On = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="write the plan to a file that apply takes", metavar="FILE")
+    ] = None,
+) -> None:
     """Show what apply would do, and why. Exit 2 when there is something."""
     from reconciler.cli import commands
 
-    raise typer.Exit(commands.plan(folder, output, platform))
+    raise typer.Exit(commands.plan(folder, output, platform, out))
 
 
 @app.command()
 def apply(
-    folder: Folder = HERE,
+    target: Annotated[
+        Path, typer.Argument(help="the folder of manifests, or a plan file", metavar="DIR|PLAN")
+    ] = HERE,
     output: Out = Output.TEXT,
     platform: On = None,
     wait: Annotated[bool, typer.Option(help="stay until everything is settled, or do one pass")] = True,
     timeout: Annotated[float | None, typer.Option(help="stop waiting after so many seconds (exit 7)")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="where the manifests of a plan file lie now", metavar="DIR")
+    ] = None,
+    approved: Annotated[
+        Path | None,
+        typer.Option("--approved", help="do nothing that is not in this plan file", metavar="PLAN"),
+    ] = None,
+    build: Annotated[
+        bool, typer.Option("--build", help="train and measure everything, and touch no channel")
+    ] = False,
 ) -> None:
     """Make it so: upload, train, measure, promote. Safe to stop and to repeat."""
-    from reconciler.cli import commands
+    from reconciler.cli import planning
 
-    raise typer.Exit(commands.apply(folder, output, platform, wait, timeout))
+    raise typer.Exit(planning.apply(target, output, platform, wait, timeout, folder, approved, build))
 
 
 @app.command()
