@@ -92,6 +92,25 @@ def test_a_model_of_our_own_comes_before_a_pattern_and_a_name_that_fits_none_is_
     assert ("far-model", "upstream") == (elsewhere.id, elsewhere.owned_by)
 
 
+def test_an_alias_may_lead_to_a_model_that_is_elsewhere_but_not_to_another_alias(
+    server: Server, stub: Stub
+) -> None:
+    def lead(name: str, model: str) -> Any:
+        wanted = {"name": name, "model": model}
+        return server.client.post("/reconciler/aliases", body=wanted, cast_to=object)
+
+    lead("production", "far-model")
+    said = server.client.chat.completions.create(model="production", messages=HELLO)
+    found = server.client.models.retrieve("production")
+    lead("far-alias", "tiny")  # a name that the pattern of the upstream would fit
+    for model in ("far-alias", "production", "unknown"):
+        with pytest.raises(NotFoundError):
+            lead("second", model)
+
+    assert ["far-model"] == [body["model"] for body in stub.bodies]
+    assert ("far-model", "far-model", "upstream") == (said.model, found.id, found.owned_by)
+
+
 def test_a_model_of_our_own_that_was_shut_down_is_answered_by_nobody(tmp_path: Path, stub: Stub) -> None:
     with platform(tmp_path, stub, Upstream("*", stub.url)).running() as server:
 

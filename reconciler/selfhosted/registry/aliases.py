@@ -1,7 +1,8 @@
 """
 Aliases: a name that leads to a model, moved in one step, with every earlier target kept in its history.
 
-An alias works wherever a model's name does and is resolved when it is used. Releases are made of them:
+An alias works wherever a model's name does and is resolved when it is used; the model may be one of ours or an
+upstream's. Releases are made of them:
 `release` and `state` are whoever's who moves it, kept as they are; `release` belongs to the move and goes
 into the history, `state` to the name. `revision` counts writes, so that nobody overwrites what they have
 not seen.
@@ -46,7 +47,7 @@ class Wanted(msgspec.Struct):
 
 async def put(request: Request) -> Response:
     """Make the alias, or move it."""
-    project = context.project(request)
+    here, project = context.of(request), context.project(request)
     body = await wire.body_json(request)
     wanted = wire.as_type(body, Wanted)
     metadata = wire.checked_metadata(wanted.metadata)
@@ -66,7 +67,9 @@ async def put(request: Request) -> Response:
         if models.find_row(tx, project, wanted.name) is not None:
             raise WireError(409, f"{wanted.name} is the name of a model; choose another", param="name")
         for model in (wanted.model, *([wanted.canary.model] if wanted.canary else [])):
-            if models.find_row(tx, project, model) is None:
+            elsewhere = models.elsewhere(tx, project, model, here.upstreams)
+            chained = elsewhere is not None and elsewhere[0] != model  # an alias leads to no other alias
+            if chained or (elsewhere is None and models.find_row(tx, project, model) is None):
                 raise models.not_found(model)
         row = tx.get(project, "alias", wanted.name, lock=True)
         revision = row.wire().get("revision", 1) if row else 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from reconciler.selfhosted.registry import hub
 from reconciler.selfhosted.serving import batchbook
 from reconciler.selfhosted.storage.store import SHARED, Record, Row, Tx
 from reconciler.selfhosted.upstream import upstreams
+from reconciler.selfhosted.upstream.upstreams import Upstream
 from reconciler.selfhosted.wire import Answer, WireError
 
 PACKAGED = "tiny-chat"
@@ -69,14 +70,25 @@ def resolve(tx: Tx, project: str, name: str) -> ModelRow:
     return ModelRow(row.id, Path(kept["path"]), kept["base"], kept["kind"])
 
 
-def is_known(tx: Tx, project: str, name: str) -> bool:
-    """Whether a name or an alias is one of ours, even if its model was shut down."""
-    return tx.get(project, "alias", name) is not None or find_row(tx, project, name) is not None
+def led_to(tx: Tx, project: str, name: str) -> str:
+    """The model's own name, where a name is an alias's."""
+    alias = tx.get(project, "alias", name)
+    return str(alias.wire()["model"]) if alias else name
+
+
+def elsewhere(tx: Tx, project: str, name: str, listed: Sequence[Upstream]) -> tuple[str, Upstream] | None:
+    """
+    The model at an upstream that a name or an alias means, by its own name, and the upstream.
+
+    None for one of ours, even if it was shut down: nobody answers in its place.
+    """
+    model = led_to(tx, project, name)
+    upstream = upstreams.route(listed, model)
+    return (model, upstream) if upstream and find_row(tx, project, model) is None else None
 
 
 def _named(tx: Tx, project: str, name: str) -> Row | None:
-    alias = tx.get(project, "alias", name)
-    return find_row(tx, project, alias.wire()["model"] if alias else name)
+    return find_row(tx, project, led_to(tx, project, name))
 
 
 def find_row(tx: Tx, project: str, id: str) -> Row | None:
@@ -148,10 +160,11 @@ async def get(request: Request) -> Response:
         row = _named(tx, project, name)
         if row is not None:
             return row
-        if is_known(tx, project, name) or upstreams.route(here.upstreams, name) is None:
+        found = elsewhere(tx, project, name, here.upstreams)
+        if found is None:
             raise not_found(name)
-        elsewhere = {"id": name, "object": "model", "created": 0, "owned_by": "upstream"}
-        return {**elsewhere, "shutdown_date": None}
+        served = {"id": found[0], "object": "model", "created": 0, "owned_by": "upstream"}
+        return {**served, "shutdown_date": None}
 
     return wire.answer(await here.store.read(find))
 

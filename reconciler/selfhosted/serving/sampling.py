@@ -69,10 +69,11 @@ def served(
     try:
         found = models.resolve(tx, project, name)
     except WireError:
-        upstream = upstreams.route(listed, name)
-        if upstream is None or models.is_known(tx, project, name):  # one that was shut down stays so
+        elsewhere = models.elsewhere(tx, project, name, listed)
+        if elsewhere is None:
             raise
-        return Served(name, upstreams.ADDRESS + name, upstream.concurrency)
+        model, upstream = elsewhere
+        return Served(model, upstreams.ADDRESS + model, upstream.concurrency)
     return Served(found.id, str(found.path))
 
 

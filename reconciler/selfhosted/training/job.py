@@ -78,6 +78,16 @@ class Model(BaseModel):
     path: Path
 
 
+class FarJudge(BaseModel):
+    """A model that grades and is served elsewhere; the key to it is in the environment."""
+
+    base_url: str
+    model: str  # what it is called there
+    api_key_env: str | None = None
+    concurrency: Annotated[int, Field(ge=1)]
+    cache: Path  # what it answered, so that a training that goes on asks nothing twice
+
+
 class Job(BaseModel):
     """One job; unknown keys belong to the supervisor and are ignored."""
 
@@ -90,9 +100,10 @@ class Job(BaseModel):
     method: Annotated[Method, Field(discriminator="type")]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     tuning: Annotated[Lora | Full, Field(discriminator="type")] = Lora()
-    judges: dict[str, Path] = {}  # the folder of every model that a grader asks, by the name it uses
+    judges: dict[str, Path | FarJudge] = {}  # the models that graders ask, by the names that they use
     unsafe_graders: bool = False  # whether python graders run without isolation where there is none
     threads: Annotated[int, Field(ge=1)] | None = None
+    processes: Annotated[int, Field(ge=1)] | Auto = "auto"  # one for each GPU, one where there is none
     save_every_s: Annotated[float, Field(ge=0)] = 20.0  # between two resume states inside an epoch
 
 

@@ -3,12 +3,15 @@ Rewards: the grades that the evals' own graders give to what the model wrote.
 
 The process that trains has a sandbox of its own for `python` graders and, where a grader asks a model, a
 serving engine of its own; both end with it. So a reward is what an eval of the same grader would say, and
-needs neither the server nor the network.
+needs neither the server nor the network, but for a judge that is served elsewhere: that is asked there, with
+the key that the environment has, and nothing twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import glob
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,9 @@ from reconciler.selfhosted import grading
 from reconciler.selfhosted.engine.client import Engine
 from reconciler.selfhosted.grading import Grade, JudgeAnswer, JudgeFailed
 from reconciler.selfhosted.training.failures import Failure
+from reconciler.selfhosted.training.job import FarJudge
+
+MOST_CACHED = 1 << 30  # bytes of what judges elsewhere answered to one job
 
 
 class _NoJudge:
@@ -30,19 +36,24 @@ class _NoJudge:
 class Rewards:
     """Grades answers; `close` ends its processes."""
 
-    def __init__(self, grader: Mapping[str, Any], judges: Mapping[str, Path], *, unsafe: bool) -> None:
+    def __init__(
+        self, grader: Mapping[str, Any], judges: Mapping[str, Path | FarJudge], *, unsafe: bool
+    ) -> None:
         self.grader = grader
         self._runner = asyncio.Runner()
         self._sandbox = grading.Sandbox(unsafe=unsafe)
-        self._engine = Engine() if judges else None
+        self._engine = _engine(judges) if judges else None
         self._judge = _judge(self._engine, judges) if self._engine else _NoJudge()
         self._runner.run(self._sandbox.start())
         if _has_python(grader) and (refusal := self._runner.run(self._sandbox.refusal())):
             raise Failure("grader_unavailable", refusal)
 
     def grade(self, items: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]]) -> list[Grade]:
-        """One grade for every sample, in their order."""
-        return self._runner.run(self._all(items, samples))
+        """One grade for every sample, in their order. Failure when a judge lets nobody in."""
+        grades = self._runner.run(self._all(items, samples))
+        if denied := getattr(self._judge, "denied", None):
+            raise Failure("grader_unavailable", denied.message)
+        return grades
 
     async def _all(
         self, items: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]]
@@ -61,13 +72,50 @@ class Rewards:
         self._runner.close()
 
 
-def _judge(engine: Engine, folders: Mapping[str, Path]) -> Any:
+def _engine(judges: Mapping[str, Path | FarJudge]) -> Any:
+    """A serving engine of our own, and beside it whatever is asked elsewhere."""
+    from reconciler.selfhosted.upstream import upstreams
+
+    far = {name: judge for name, judge in judges.items() if isinstance(judge, FarJudge)}
+    for name, judge in judges.items():
+        if str(judge).startswith(upstreams.ADDRESS):  # as it was when the job was created
+            raise Failure(
+                "grader_unavailable", f"no upstream has a pattern that fits the judge {name!r} any more"
+            )
+    if not far:
+        return Engine()
+    from reconciler.selfhosted.upstream.upstreamcache import Cache
+    from reconciler.selfhosted.upstream.upstreamclient import Everywhere, Upstreams
+
+    try:
+        listed = [
+            upstreams.Upstream(
+                glob.escape(name),
+                judge.base_url,
+                judge.api_key_env,
+                upstreams.key(judge.api_key_env, os.environ),
+                judge.model,
+                judge.concurrency,
+            )
+            for name, judge in far.items()
+        ]
+    except ValueError as error:
+        raise Failure("grader_unavailable", str(error)) from None
+    cache = Cache(next(iter(far.values())).cache, MOST_CACHED)
+    return Everywhere(Engine(), Upstreams(listed, cache))
+
+
+def _judge(engine: Any, judges: Mapping[str, Path | FarJudge]) -> Any:
     # The server's own judge, so that a reward and an eval put the same question. It knows the store's
     # modules, which take a while to import and are never opened here.
     from reconciler.selfhosted.evaluation.judging import BatchJudge
     from reconciler.selfhosted.serving.sampling import Sampler, Served
+    from reconciler.selfhosted.upstream.upstreams import ADDRESS
 
-    models = {name: Served(name, str(folder)) for name, folder in folders.items()}
+    models = {
+        name: Served(name, ADDRESS + name if isinstance(judge, FarJudge) else str(judge))
+        for name, judge in judges.items()
+    }
     return BatchJudge(Sampler(engine), models)
 
 

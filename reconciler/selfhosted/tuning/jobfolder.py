@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,8 @@ import msgspec
 
 from reconciler.selfhosted.storage.blobs import Blobs, sync_folder
 from reconciler.selfhosted.storage.store import Row
+from reconciler.selfhosted.upstream import upstreams
+from reconciler.selfhosted.upstream.upstreams import Upstream
 
 PAUSING = "pausing"  # there while a trainer that is told to stop should leave a usable model
 AT_ONCE = 4 << 20  # bytes of a growing file that are read in one look
@@ -59,7 +62,9 @@ class JobFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def prepare(self, row: Row, blobs: Blobs, *, unsafe_graders: bool = False) -> None:
+    def prepare(
+        self, row: Row, blobs: Blobs, *, unsafe_graders: bool = False, listed: Sequence[Upstream] = ()
+    ) -> None:
         """Write down what is to be trained; the same for the same job, however often."""
         job = row.wire()
         validation = job["validation_file"]
@@ -72,7 +77,9 @@ class JobFolder:
             "seed": job["seed"],
             "tuning": job["reconciler"]["tuning"],
             "threads": None,
-            "judges": row.hidden().get("judges", {}),
+            "judges": {
+                name: self._judge(place, listed) for name, place in row.hidden().get("judges", {}).items()
+            },
             "unsafe_graders": unsafe_graders,
         }
         self.path.mkdir(parents=True, exist_ok=True)
@@ -84,6 +91,20 @@ class JobFolder:
             os.fsync(file.fileno())
         os.replace(temporary, self.path / "job.json")
         sync_folder(self.path)
+
+    def _judge(self, place: str, listed: Sequence[Upstream]) -> Any:
+        """A judge's folder, or how it is asked elsewhere; never the key to it."""
+        name = place.removeprefix(upstreams.ADDRESS)
+        upstream = upstreams.route(listed, name) if name != place else None
+        if upstream is None:
+            return place
+        return {
+            "base_url": upstream.base_url,
+            "model": upstream.model or name,
+            "api_key_env": upstream.api_key_env,
+            "concurrency": upstream.concurrency,
+            "cache": str(self.path / "judged.db"),
+        }
 
     def pause(self) -> None:
         """Have the trainer leave a usable model when it stops."""

@@ -21,6 +21,7 @@ from reconciler.selfhosted import context, idempotency, wire
 from reconciler.selfhosted.evaluation import graderapi
 from reconciler.selfhosted.registry import models
 from reconciler.selfhosted.registry.models import ModelRow
+from reconciler.selfhosted.serving.sampling import served
 from reconciler.selfhosted.storage.store import Record, Row, Tx
 from reconciler.selfhosted.tuning import jobbook, jobmethods
 from reconciler.selfhosted.wire import Answer
@@ -75,7 +76,7 @@ async def create(request: Request) -> Response:
             _check_file(tx, project, "validation_file", wanted.validation_file)
         job = _job(id, wanted, method, metadata, model, here.organization, int(tx.now()))
         private = {"model": model.id, "path": str(model.path), "base": model.base, "read": {}}
-        private["judges"] = {name: str(models.resolve(tx, project, name).path) for name in judges}
+        private["judges"] = {name: served(tx, project, name, here.upstreams).path for name in judges}
         status = job["status"]
         tx.insert(
             Record("job", id, project, job, job["created_at"], status=status, private=private, marks=metadata)

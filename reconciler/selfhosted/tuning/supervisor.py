@@ -145,7 +145,12 @@ class Attendant:
 
     async def work(self) -> None:
         row = await self._here.store.write(lambda tx: jobbook.held(tx, self._claim))
-        self._folder.prepare(row, self._here.blobs, unsafe_graders=self._here.unsafe_graders)
+        self._folder.prepare(
+            row,
+            self._here.blobs,
+            unsafe_graders=self._here.unsafe_graders,
+            listed=self._here.upstreams,
+        )
         warm = asyncio.create_task(self._warm_engine())  # ready by the time the model is
         crashes, reached = 0, ""
         while row.status == jobbook.PAUSED or self._folder.result() is None:

@@ -91,17 +91,18 @@ def _upstream(entry: Entry, environ: Mapping[str, str]) -> Upstream:
     if entry.concurrency < 1:
         raise ValueError(f"concurrency must be at least 1, got {entry.concurrency}")
     written: dict[str, Any] = msgspec.structs.asdict(entry) | {"base_url": entry.base_url.rstrip("/")}
-    return Upstream(**written, key=_key(entry.api_key_env, environ))
+    return Upstream(**written, key=key(entry.api_key_env, environ))
 
 
-def _key(variable: str | None, environ: Mapping[str, str]) -> str | None:
+def key(variable: str | None, environ: Mapping[str, str]) -> str | None:
+    """The key that an environment variable holds, None without one. Raises ValueError for no usable key."""
     if variable is None:
         return None
-    key = environ.get(variable, "").strip()
-    if not key:
+    held = environ.get(variable, "").strip()
+    if not held:
         raise ValueError(f"the environment variable {variable} is not set; set it, or leave api_key_env out")
-    if not (key.isascii() and key.isprintable()):
+    if not (held.isascii() and held.isprintable()):
         raise ValueError(
             f"the environment variable {variable} holds no usable key: it is not printable ASCII"
         )
-    return key
+    return held
