@@ -8,8 +8,6 @@ the same thing; its token only grows, so a holder that slept can tell that it lo
 """
 
 import json
-import os
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,17 +26,20 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
-    create_engine,
     delete,
-    event,
     insert,
+    inspect,
     select,
     update,
 )  # fmt: skip
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import (
+    DatabaseError,
+    IntegrityError,
+)
 
-from reconciler.errors import ReconcilerError
+from reconciler import database
+from reconciler.database import SQLITE
+from reconciler.holder import alive
 from reconciler.intent import LEASE, Claim, Held, Intent
 from reconciler.plan import Remembered
 from reconciler.resource import Address, Wanted
@@ -82,32 +83,6 @@ history = Table(
 )  # fmt: skip
 
 
-def me() -> str:
-    """This process, as others can tell whether it still lives: host, pid and the pid's start time."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
-
-
-def alive(holder: str) -> bool:
-    """Whether a holder may still be working. Certain only for processes of this host."""
-    host, _, rest = holder.partition(":")
-    pid, _, started = rest.partition(":")
-    return host != socket.gethostname() or _started(int(pid)) == started
-
-
-def _started(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "?"
-
-
 class Journal:
     """One journal, on any database SQLAlchemy speaks; `url` as SQLAlchemy has it."""
 
@@ -117,28 +92,29 @@ class Journal:
     @classmethod
     def open(cls, url: str) -> "Journal":
         """Open for writing, making the tables if need be. Raises ReconcilerError."""
-        engine = create_engine(url, poolclass=NullPool if url.startswith("sqlite") else None)
-        if url.startswith("sqlite"):
-            event.listen(engine, "connect", _durable)
-            event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
-        try:
-            metadata.create_all(engine)
-        except DatabaseError as error:
-            raise _broken(engine, error) from None
-        return cls(engine)
+        journal = cls(database.writing(url))
+        journal.keep(intents, claims, memory, history)
+        return journal
 
     @classmethod
     def at(cls, path: Path) -> "Journal":
         """The SQLite journal in a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        return cls.open(f"sqlite:///{path}")
+        return cls.open(f"{SQLITE}{path}")
 
     @classmethod
-    def peek(cls, path: Path) -> "Journal | None":
-        """The SQLite journal in a file, for reading alone; None where there is none."""
-        if not path.exists():
+    def peek(cls, url: str) -> "Journal | None":
+        """The same to look at, for which SELECT is right enough; None where there is none. Raises ReconcilerError."""
+        path = url.removeprefix(SQLITE)
+        if path != url and not Path(path).exists():
             return None
-        return cls(create_engine(f"sqlite:///file:{path}?mode=ro&uri=true", poolclass=NullPool))
+        journal = cls(database.reading(f"{SQLITE}file:{path}?mode=ro&uri=true" if path != url else url))
+        with journal.read() as db:
+            return journal if inspect(db).has_table(memory.name) else None
+
+    def keep(self, *tables: Table) -> None:
+        """Have these tables too, for those who keep books of their own here. Raises ReconcilerError."""
+        database.make(self._engine, tables)
 
     # Claims
 
@@ -325,14 +301,14 @@ class Journal:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One durable transaction, for those who keep books of their own here. Raises ReconcilerError."""
+        """One durable transaction. Raises ReconcilerError."""
         try:
             with self._engine.begin() as db:
                 yield db
         except IntegrityError:
             raise
         except DatabaseError as error:
-            raise _broken(self._engine, error) from None
+            raise database.broken(self._engine, error) from None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -341,21 +317,4 @@ class Journal:
             with self._engine.connect() as db:
                 yield db
         except DatabaseError as error:
-            raise _broken(self._engine, error) from None
-
-
-def _broken(engine: Engine, error: DatabaseError) -> ReconcilerError:
-    place = engine.url.render_as_string()
-    advice = (
-        "free the disk or mend its permissions" if isinstance(error, OperationalError) else "move it away"
-    )
-    return ReconcilerError(f"the journal at {place} cannot be used: {error.orig}; {advice}, then run again")
-
-
-def _durable(connection: Any, _: Any) -> None:
-    """WAL, an fsync on every commit, patience with other writers, and transactions that we begin ourselves."""
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+            raise database.broken(self._engine, error) from None

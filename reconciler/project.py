@@ -8,6 +8,7 @@ second look at an unchanged tree opens none of them. The cache may be deleted at
 import contextlib
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +40,17 @@ class Project:
         """The data folder: journal, cache, the embedded platform's store. Ignored by git."""
         return self.root / DATA
 
-    @property
-    def journal(self) -> Path:
-        return self.data / "journal.db"
+    def journal_url(self, environment: Mapping[str, str]) -> str:
+        """Where the journal is, as SQLAlchemy has it. Raises ReconcilerError when its variable is not set."""
+        if self.spec.journal is None:
+            return f"sqlite:///{self.data / 'journal.db'}"
+        variable = self.spec.journal.url_env
+        if not (url := environment.get(variable)):
+            raise ReconcilerError(
+                f"the journal is at the URL in {variable}, which is not set; set it and run again"
+            )
+        plain = ("postgres://", "postgresql://")
+        return next((f"postgresql+psycopg://{url.removeprefix(p)}" for p in plain if url.startswith(p)), url)
 
     @property
     def releases(self) -> Path:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler import git, guards
 from reconciler.creation import Creator
@@ -19,6 +19,9 @@ from reconciler.platforms.wrappers import ReadOnly
 from reconciler.project import Project, keep
 from reconciler.resource import Address
 from reconciler.world import Platform
+
+if TYPE_CHECKING:  # the database library is only loaded by those who need it
+    from reconciler.journal import Journal
 
 
 def chosen(project: Project, name: str | None) -> str:
@@ -42,10 +45,11 @@ def reading(project: Project, name: str) -> Iterator[World]:
 @contextmanager
 def writing(project: Project, name: str, *, trains: bool = True) -> Iterator[tuple[World, Creator]]:
     """The world to change, and the hand that does. A platform that is started for it may be told to train nothing."""
-    from reconciler.journal import Journal, me
+    from reconciler.holder import me
+    from reconciler.journal import Journal
 
     keep(project.data)
-    journal = Journal.at(project.journal)
+    journal = Journal.open(project.journal_url(os.environ))
     with _platform(project, name, write=True, trains=trains) as platform:
         world = World(project.name, all_kinds(), _releasing(project, name, platform), guards.of(project.spec))
         yield world, Creator(world.platform, journal, me(), time.time)
@@ -53,22 +57,23 @@ def writing(project: Project, name: str, *, trains: bool = True) -> Iterator[tup
 
 def memory(project: Project, name: str) -> dict[Address, Remembered]:
     """What every address stood for when it was last applied; empty where nothing ever was."""
-    if not project.journal.exists():
-        return {}
-    from reconciler.journal import Journal
-
-    journal = Journal.peek(project.journal)
+    journal = peek(project)
     return journal.recall(name) if journal else {}
 
 
 def events(project: Project, address: Address) -> list[dict[str, Any]]:
     """What happened to a resource lately, newest first."""
-    if not project.journal.exists():
-        return []
+    journal = peek(project)
+    return journal.events(address, limit=10) if journal else []
+
+
+def peek(project: Project) -> "Journal | None":
+    """The journal to look at; None where nothing was ever written."""
+    if project.spec.journal is None and not (project.data / "journal.db").exists():
+        return None
     from reconciler.journal import Journal
 
-    journal = Journal.peek(project.journal)
-    return journal.events(address, limit=10) if journal else []
+    return Journal.peek(project.journal_url(os.environ))
 
 
 def _releasing(project: Project, name: str, platform: Platform) -> WithReleases:

@@ -50,6 +50,14 @@ class Prices(Spec):
         return Book({name: Price(**each.model_dump()) for name, each in self.models.items()}, self.gpu_hour)
 
 
+class JournalSpec(Spec):
+    """A journal that a team shares, so that laptops, CI and daemons never do the same work twice."""
+
+    url_env: str = Field(
+        description="the environment variable that holds the database's URL: postgresql://user:password@host/name"
+    )
+
+
 class BudgetSpec(Spec):
     """What may be spent: nothing is made that could cost more than is left."""
 
@@ -81,6 +89,10 @@ class ProjectSpec(ResourceSpec):
     prices: Annotated[Prices, COSMETIC] = Field(Prices(), description="what things cost here")
     budgets: Annotated[list[BudgetSpec], COSMETIC] = Field(
         default_factory=list, description="what may be spent; all of them hold"
+    )
+    journal: JournalSpec | None = Field(
+        None,
+        description="where intents, claims and history are kept; a SQLite file in the data folder if unset",
     )
     description: Annotated[str, COSMETIC] = ""
 

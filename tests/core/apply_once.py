@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from core_base import Applier, Clock
 
-from reconciler.journal import me
+from reconciler.holder import me
 from reconciler.platforms.openai import OpenAI
 from reconciler.platforms.releases import WithReleases
 from reconciler.world import Object

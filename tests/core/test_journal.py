@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.holder import me
 from reconciler.intent import LEASE, Claim, Held
-from reconciler.journal import Journal, claims, history, intents, me, memory
+from reconciler.journal import Journal, claims, history, intents, memory
 from reconciler.resource import Address, Wanted
 
 HERE, JOB = "local", Address("FineTuneJob", "support")
@@ -115,7 +116,7 @@ def test_what_an_address_stood_for_is_remembered_once(journal: Journal) -> None:
 
 
 def test_peeking_makes_no_journal(tmp_path: Path) -> None:
-    assert Journal.peek(tmp_path / "journal.db") is None
+    assert Journal.peek(f"sqlite:///{tmp_path / 'journal.db'}") is None
     assert [] == list(tmp_path.iterdir())
 
 

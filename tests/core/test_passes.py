@@ -212,7 +212,7 @@ def test_a_broken_journal_gets_a_sentence(tmp_path: Path, content: bytes) -> Non
     with pytest.raises(ReconcilerError) as refused:
         Journal.at(path)
     with pytest.raises(ReconcilerError):
-        peeked = Journal.peek(path)
+        peeked = Journal.peek(f"sqlite:///{path}")
         assert peeked
         peeked.recall("memory")
 
