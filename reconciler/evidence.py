@@ -7,9 +7,10 @@ its own, as the best of the baseline's. With more of that than `most_errors` not
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from reconciler.judge import Judge
 from reconciler.prices import Price
 from reconciler.stats import Estimate, Interval
 from reconciler.stats.betting import Running
@@ -50,6 +51,7 @@ class Measured:
     items: Mapping[str, ItemResult]
     total: int
     span: Interval = (0.0, 1.0)
+    judge: Judge | None = None  # that graded them, where that was measured too
 
 
 def measured(
@@ -60,6 +62,7 @@ def measured(
     span: tuple[float, float] = (0.0, 1.0),
     price: Price | None = None,
     samples: int = 1,
+    judge: Judge | None = None,
 ) -> Measured:
     """
     Output items as results: of one criterion, or of all together. Pure.
@@ -86,7 +89,7 @@ def measured(
         found.setdefault(str(item["datasource_item_id"]), []).append(result)
     repeats = max([samples, *map(len, found.values())])
     together = {item: _together(results, repeats) for item, results in found.items()}
-    return Measured(together, math.ceil(total / repeats), span)
+    return Measured(together, math.ceil(total / repeats), span, judge)
 
 
 def _together(results: Sequence[ItemResult], samples: int) -> ItemResult:
@@ -155,7 +158,23 @@ class Finding:
 
 
 def weigh(case: Case) -> Finding:
-    """What a case shows, with the p-values that decide it."""
+    """
+    What a case shows, with the p-values that decide it.
+
+    Where the judge could not grade some answers of its calibration, they decide against the candidate:
+    both p-values are the largest that any grade of theirs would give.
+    """
+    rule, judge = case.rule, case.candidate.judge
+    if judge is None:
+        return _weigh(case)
+    if flaw := judge.flaw(rule.most_errors):
+        return Finding(rule, case.candidate.total, why=flaw)
+    found = [_weigh(case._replace(rule=rule._replace(calibration=each))) for each in judge.possible]
+    worst = max(found, key=lambda finding: finding.passes)
+    return replace(worst, fails=max(finding.fails for finding in found))
+
+
+def _weigh(case: Case) -> Finding:
     rule, candidate, baseline = case
     sides = [candidate, baseline] if rule.compares and baseline else [candidate]
     ids = sorted({i for side in sides for i in side.items}, key=lambda i: (len(i), i))

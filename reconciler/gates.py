@@ -137,6 +137,9 @@ def _judgement(finding: Finding, passes_at: float, fails_at: float) -> Judgement
         said += f"; p={finding.passes:.2g}"
     if finding.gained or finding.lost:
         said += f"; {finding.gained} items gained, {finding.lost} lost"
+    if judge := rule.calibration:
+        said += f"; its judge passes {judge.good_passed} of {judge.good} good and fails "
+        said += f"{judge.bad_failed} of {judge.bad} bad answers"
     if verdict is Verdict.INCONCLUSIVE:
         level = passes_at if finding.passes < finding.fails else fails_at
         more = estimate.more(rule.line, level)

@@ -7,104 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from reconciler import foresight, gates
-from reconciler.evidence import BOUNDS, Case, Measured, Rule
+from reconciler.evidence import Case, Measured, Rule
+from reconciler.gate import Gate
 from reconciler.gates import Judgement, Trial, Verdict
 from reconciler.resource import COSMETIC, Ref, ResourceSpec, Spec
-from reconciler.stats import proportions
 from reconciler.subject import MODELS, Pair, Subject
 
-GRADER = Ref("Grader", or_text=True)
 INCUMBENT = "incumbent"
 Baseline = Annotated[str, Ref(*MODELS, words=(INCUMBENT,))] | Pair
-
-
-class Expected(Spec):
-    """What the author expects; only for what a plan says about chances, never for a verdict."""
-
-    effect: float | None = Field(None, description="by how much the candidate is better than the baseline")
-    rate: float | None = Field(None, description="what the candidate reaches on an absolute gate")
-    disagreement: float = Field(0.2, gt=0, le=1, description="share of items that only one of the two passes")
-    spread: float = Field(0.3, gt=0, description="standard deviation of scores, or of paired differences")
-
-
-class Calibration(Spec):
-    """How the judge of this gate did on items whose truth people know; corrects what it says."""
-
-    good: int = Field(gt=0, description="items that are good")
-    good_passed: int = Field(ge=0, description="of these, how many the judge passed")
-    bad: int = Field(gt=0, description="items that are bad")
-    bad_failed: int = Field(ge=0, description="of these, how many the judge failed")
-
-    @model_validator(mode="after")
-    def _better_than_guessing(self) -> "Calibration":
-        if self.good_passed > self.good or self.bad_failed > self.bad:
-            raise ValueError("good_passed is a part of good, bad_failed a part of bad")
-        if self.values.sharpness <= 0:
-            raise ValueError("this judge is no better than guessing; no number of items makes up for that")
-        return self
-
-    @property
-    def values(self) -> proportions.Calibration:
-        return proportions.Calibration(self.good, self.good_passed, self.bad, self.bad_failed)
-
-
-class Gate(Spec):
-    eval: Annotated[str, Ref("Eval")]
-    metric: Literal["pass_rate", "fail_rate", "mean_score", "p95_latency_ms", "cost_per_1k_items"] = (
-        "pass_rate"
-    )
-    grader: Annotated[str | None, GRADER] = Field(
-        None,
-        description="judge this grader of the eval alone (Grader/name, or an inline one's name); all if unset",
-    )
-    at_least: float | None = Field(None, description="the lower end of the interval must reach it")
-    at_most: float | None = Field(None, description="the upper end of the interval must stay under it")
-    improves_by: float | None = Field(
-        None, ge=0, description="better than the baseline by more than this, paired"
-    )
-    not_worse_than: float | None = Field(
-        None, gt=0, description="not worse than the baseline by more than this, paired"
-    )
-    primary: bool = Field(
-        False,
-        description="of several primary gates one has to pass, at a level that pays for the choice (Holm)",
-    )
-    calibration: Calibration | None = Field(None, description="of the judge that passes this gate's items")
-    expect: Annotated[Expected, COSMETIC] = Expected()
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> "Gate":
-        bounds = [bound for bound in BOUNDS if getattr(self, bound) is not None]
-        if len(bounds) != 1:
-            raise ValueError(f"a gate has exactly one of {', '.join(BOUNDS)}; this one has {len(bounds)}")
-        if bounds[0] in ("improves_by", "not_worse_than") and self.metric == "fail_rate":
-            raise ValueError(f"{bounds[0]} compares a pass_rate or a mean_score; turn the fail_rate around")
-        if self.primary and bounds[0] != "improves_by":
-            raise ValueError("primary marks what has to improve; it goes with improves_by")
-        if self.metric in gates.UNITS:
-            if bounds[0] != "at_most" or self.at_most is None or self.at_most <= 0:
-                raise ValueError(f"{self.metric} goes with at_most, and something above 0")
-            if self.grader or self.calibration:
-                raise ValueError(
-                    f"{self.metric} is of whole answers; it goes with no grader and no calibration"
-                )
-            return self
-        if self.metric == "mean_score" and self.calibration:
-            raise ValueError("a calibration corrects a pass_rate or a fail_rate, not a mean_score")
-        if self.metric != "mean_score" and not self.compares and not 0 < self.rule().value < 1:
-            raise ValueError(
-                f"{bounds[0]} lies between 0 and 1: a finite number of items never shows {self.rule().value:g}"
-            )
-        return self
-
-    def rule(self, most_errors: float = 0.05, anytime: bool = False) -> Rule:
-        bound = next(bound for bound in BOUNDS if getattr(self, bound) is not None)
-        judge = self.calibration.values if self.calibration else None
-        return Rule(self.metric, bound, getattr(self, bound), self.primary, most_errors, anytime, judge)
-
-    @property
-    def compares(self) -> bool:
-        return self.rule().compares
 
 
 class CanarySpec(Spec):
@@ -219,6 +129,11 @@ class PromotionRuleSpec(ResourceSpec):
         """The name of the baseline."""
         return str(self.baseline) if self.baseline else None
 
+    def level(self, gate: Gate) -> float:
+        """The one-sided chance of a gate to promote wrongly."""
+        level = (1 - self.confidence) / 2 / len(self.candidates)
+        return level / sum(each.primary for each in self.gates) if gate.primary else level
+
     @property
     def rules(self) -> list[Rule]:
         return [gate.rule(self.max_error_share, self.anytime) for gate in self.gates]
@@ -279,17 +194,31 @@ def _nothing(spec: PromotionRuleSpec, rule: Rule, itself: bool, others: bool) ->
 
 def foresee(spec: PromotionRuleSpec, n_items: Mapping[str, int]) -> list[str]:
     """What each gate can tell on that many items of its eval, before they are measured. Pure."""
-    level = (1 - spec.confidence) / 2 / len(spec.candidates)
-    primary = sum(gate.primary for gate in spec.gates)
     return [
         f"gates[{index}] {gate.eval.removeprefix('Eval/')} {gate.metric} {gates.wanted(rule)}: "
         + foresight.foresee(
-            rule,
-            n_items[gate.eval],
-            level / primary if gate.primary else level,
-            foresight.Expectation(**gate.expect.model_dump()),
+            rule, n_items[gate.eval], spec.level(gate), foresight.Expectation(**gate.expect.model_dump())
         )
         for index, (gate, rule) in enumerate(zip(spec.gates, spec.rules, strict=True))
+    ]
+
+
+def detectable(spec: PromotionRuleSpec, n_items: Mapping[str, int]) -> list[tuple[str, float | None]]:
+    """
+    The smallest improvement that each deciding gate can tell, with its metric; None where it can tell none. Pure.
+
+    The primary gates decide; where none is marked, all that compare with the baseline do.
+    """
+    compared = [(gate, rule) for gate, rule in zip(spec.gates, spec.rules, strict=True) if gate.compares]
+    deciding = [each for each in compared if each[0].primary] or compared
+    return [
+        (
+            gate.metric,
+            foresight.detectable(
+                rule, n_items[gate.eval], spec.level(gate), foresight.Expectation(**gate.expect.model_dump())
+            ),
+        )
+        for gate, rule in deciding
     ]
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from reconciler import judgedrows
 from reconciler.errors import Problem
 from reconciler.kind import Action, Ask, Decision, Kind, Needs, Observed, Progress, Seen, Stamp, State
 from reconciler.kinds.eval import EvalSpec
@@ -22,7 +23,9 @@ STATES = {"completed": State.READY, "failed": State.FAILED, "canceled": State.FA
 
 class EvalRunSpec(ResourceSpec):
     eval: Annotated[str, Ref("Eval")]
-    model: Annotated[str, Ref("Model", "FineTuneJob")]
+    model: Annotated[str | None, Ref("Model", "FineTuneJob")] = Field(
+        None, description="who answers; unset where every row carries its answer as `sample`"
+    )
     dataset: Annotated[str, Ref("Dataset")] = Field(description="rows of format items")
     prompt: Annotated[str | None, Ref("Prompt")] = None
     item_reference: str | None = Field(
@@ -40,7 +43,12 @@ class EvalRunSpec(ResourceSpec):
 
     @model_validator(mode="after")
     def _one_input(self) -> "EvalRunSpec":
-        if (self.prompt is None) == (self.item_reference is None):
+        asks = bool(self.prompt or self.item_reference or self.sampling_params.wire())
+        if self.model is None and asks:
+            raise ValueError(
+                "a run that asks something needs a model; without one it grades the rows' answers"
+            )
+        if self.model is not None and (self.prompt is None) == (self.item_reference is None):
             raise ValueError("a run needs what to ask: a prompt, or an item_reference")
         return self
 
@@ -61,6 +69,12 @@ def implied(eval_: Address, measure: EvalSpec, subject: str, asked: PromptSpec |
         "tries": measure.tries if measure.tries > 1 else None,
     }
     return {k: v for k, v in body.items() if v is not None} | {"sampling_params": params}
+
+
+def calibrating(eval_: Address, measure: EvalSpec, dataset: str) -> Body:
+    """The run of an eval that grades answers which people have judged. Pure."""
+    tries = {"tries": measure.tries} if measure.tries > 1 else {}
+    return {"eval": str(eval_), "dataset": dataset} | tries
 
 
 class EvalRunKind(Kind):
@@ -93,7 +107,10 @@ class EvalRunKind(Kind):
                               f"{wanted.needed('eval')} do not have; they have {', '.join(known)}")  # fmt: skip
         from reconciler import rows
 
-        yield from rows.scan(dataset.facts["path"], "items", item_schema=schema).report()
+        flaws = rows.scan(dataset.facts["path"], "items", item_schema=schema).report()
+        yield from flaws
+        if spec.model is None and not flaws and (what := judgedrows.unanswered(dataset.facts["path"])):
+            yield Problem(dataset.where, f"{dataset.address}: {what}")
 
     def decide(self, wanted: Wanted, seen: Seen, needs: Needs, evidence: Any = None) -> Decision:
         decision = super().decide(wanted, seen, needs)
@@ -107,6 +124,11 @@ class EvalRunKind(Kind):
 
     def ask(self, wanted: Wanted, needs: Needs, stamp: Stamp, decision: Decision) -> Ask:
         spec: EvalRunSpec = self.spec(wanted)
+        at = f"evals/{needs[wanted.needed('eval')].id}/runs"
+        body = {"name": wanted.address.name, "metadata": stamp.metadata()}
+        rows = {"type": "file_id", "id": needs[wanted.needed("dataset")].id}
+        if spec.model is None:
+            return Ask(at, body | {"data_source": {"type": "jsonl", "source": rows}})
         params = spec.sampling_params.wire()
         if spec.prompt:
             prompt = needs[wanted.needed("prompt")].body
@@ -117,13 +139,12 @@ class EvalRunKind(Kind):
             messages = {"type": "item_reference", "item_reference": spec.item_reference}
         source = {
             "type": "completions",
-            "source": {"type": "file_id", "id": needs[wanted.needed("dataset")].id},
+            "source": rows,
             "model": model_name(needs[wanted.needed("model")]),
             "input_messages": messages,
             "sampling_params": params,
         }
-        body = {"name": wanted.address.name, "data_source": source, "metadata": stamp.metadata()}
-        return Ask(f"evals/{needs[wanted.needed('eval')].id}/runs", body)
+        return Ask(at, body | {"data_source": source})
 
     def observe(self, made: Object) -> Observed:
         error = made.get("error") or {}

@@ -8,18 +8,20 @@ carries it is settled, and one that does not is judged again from results that a
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from reconciler import lineage, promotion, release, standing
+from reconciler import judgedrows, lineage, promotion, release, standing
 from reconciler.errors import Problem
 from reconciler.evidence import measured
+from reconciler.gate import GRADER, Gate
+from reconciler.judge import counted
 from reconciler.kind import Action, Ask, Decision, Kind, Needs, Observed, Seen, Stamp, State
 from reconciler.kinds.eval import CLUSTER
-from reconciler.kinds.evalrun import implied
+from reconciler.kinds.evalrun import calibrating, implied
 from reconciler.kinds.grader import model_name
 from reconciler.prices import Price, price
 from reconciler.promotion import Airing, Policy, Tried
 from reconciler.release import Channel
 from reconciler.resource import Address, Desired, Ref, Wanted
-from reconciler.rule import GRADER, INCUMBENT, Gate, PromotionRuleSpec, Results, foresee, told, trials
+from reconciler.rule import INCUMBENT, PromotionRuleSpec, Results, foresee, told, trials
 from reconciler.subject import AGAIN, again, model_of, prompt_of, run_of, samples_of
 from reconciler.world import Object, Platform
 
@@ -59,6 +61,10 @@ class PromotionRuleKind(Kind):
                 )  # which an incumbent may have been released with
                 if prompt and find(prompt):
                     yield prompt, {}
+        for gate in spec.gates:
+            judging, address = _calibration(gate), Ref("Eval").address(gate.eval)
+            if judging and gate.judged and address and (measure := find(address)):
+                yield judging, calibrating(address, measure, gate.judged.dataset)
 
     def owns(self, spec: PromotionRuleSpec) -> str:
         return f"channel {spec.channel}"
@@ -77,6 +83,10 @@ class PromotionRuleKind(Kind):
             ):
                 what = f"gates[{index}]: {measure.address} has no grader {gate.grader}; it has {', '.join(named)}"
                 yield Problem(wanted.where, what)
+            if gate.judged:
+                dataset = needs[wanted.needed(f"gates[{index}].calibration.dataset")]
+                if told := judgedrows.unlabelled(dataset.facts["path"], gate.judged.label):
+                    yield Problem(dataset.where, f"{dataset.address}: {told}")
 
     def look(self, platform: Platform, project: str, parents: Iterable[Observed] = ()) -> list[Observed]:
         return [self.observe(alias) for alias in platform.list("reconciler/aliases")]
@@ -106,6 +116,10 @@ class PromotionRuleKind(Kind):
             measure = needs[wanted.needed(f"gates[{index}].eval")].body
             criterion = _criterion(wanted, gate, index, needs)
             called = {c["name"]: c.get("id", c["name"]) for c in measure["testing_criteria"]}
+            judge = None
+            if (judging := _calibration(gate)) and gate.judged:
+                items, total = _answers(platform, [needs[judging]])
+                judge = counted(items, total, called.get(criterion, criterion), gate.judged.label)
             for subject, addresses in _runs(wanted, spec, gate).items():
                 items, total = _answers(platform, [needs[address] for address in addresses])
                 results[subject, index] = measured(
@@ -116,6 +130,7 @@ class PromotionRuleKind(Kind):
                     _span(measure["testing_criteria"], criterion),
                     price(model_name(needs[model_of(_named(wanted, subject))]), own),
                     len(addresses),
+                    judge,
                 )
         return results
 
@@ -123,7 +138,7 @@ class PromotionRuleKind(Kind):
         spec: PromotionRuleSpec = self.spec(wanted)
         runs = {gate.eval: desired[run_of(gate.eval, spec.names[0])] for gate in spec.gates}
         told = foresee(spec, {e: desired[run.needed("dataset")].facts["rows"] for e, run in runs.items()})
-        return [*told, *_alike(spec, runs, desired)]
+        return [*told, *_judges(spec, desired), *_alike(spec, runs, desired)]
 
     def decide(self, wanted: Wanted, seen: Seen, needs: Needs, evidence: Any = None) -> Decision:
         spec: PromotionRuleSpec = self.spec(wanted)
@@ -163,6 +178,7 @@ class PromotionRuleKind(Kind):
             runs = list(
                 dict.fromkeys(run for each in used for s, all_ in each.items() if s in who for run in all_)
             )
+            runs += dict.fromkeys(filter(None, map(_calibration, spec.gates)))
             at = f"/candidates/{index}"
             record = {
                 "candidate": trial.candidate,
@@ -209,6 +225,22 @@ def _runs(wanted: Wanted, spec: PromotionRuleSpec, gate: Gate) -> dict[str, list
     if gate.compares and spec.against and (spec.against != INCUMBENT or INCUMBENT in wanted.facts):
         first[spec.against] = run_of(gate.eval, _named(wanted, spec.against))
     return {subject: samples_of(run, among) for subject, run in first.items()}
+
+
+def _calibration(gate: Gate) -> Address | None:
+    """The run in which a gate's judge grades answers that people have judged."""
+    return run_of(gate.eval, str(Ref("Dataset").address(gate.judged.dataset))) if gate.judged else None
+
+
+def _judges(spec: PromotionRuleSpec, desired: Desired) -> Iterable[str]:
+    """What to say of judges that are measured themselves."""
+    for index, gate in enumerate(spec.gates):
+        if judging := _calibration(gate):
+            dataset = desired[desired[judging].needed("dataset")]
+            yield (
+                f"gates[{index}] {gate.eval.removeprefix('Eval/')}: its judge is measured on "
+                f"{dataset.facts['rows']} answers of {dataset.address}; where it differs from people, less can be told"
+            )
 
 
 def _answers(platform: Platform, runs: Iterable[Observed]) -> tuple[list[Object], int]:

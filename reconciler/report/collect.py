@@ -109,7 +109,9 @@ def _rule(step: Step, steps: Steps, world: World, made_at: float) -> Report:
     whole = [
         samples_of(first, needed)
         for first in needed
-        if "#" not in first.name and not set(map(str, samples_of(first, needed))) & set(missing)
+        if "#" not in first.name
+        and "model" in steps[first].wanted.body
+        and not set(map(str, samples_of(first, needed))) & set(missing)
     ]
     runs = [
         _read(
@@ -240,5 +242,5 @@ def _read(samples: Sequence[Step], steps: Steps, platform: Platform, part: str) 
     items = [
         item for run in stand for item in platform.list(f"evals/{measure.id}/runs/{run.id}/output_items")
     ]
-    subject = measured_by(first.address) or str(first.wanted.body["model"])
+    subject = measured_by(first.address) or str(first.wanted.body.get("model", "the rows' own answers"))
     return wire.run_of(str(first.address), eval_.name, subject, part, stand, measure.body, items)

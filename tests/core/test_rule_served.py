@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from core_base import Applier, Clock, write
-from eval_base import FakeEngine, Server, sometimes
+from eval_base import FakeEngine, Server, echo, sometimes
 
 from reconciler.platforms.openai import OpenAI
 from reconciler.platforms.releases import WithReleases
+from reconciler.selfhosted.engine import Ask
+from reconciler.stats.proportions import clopper_pearson
 from reconciler.world import Platform
 
 COUNT = 60
@@ -127,3 +129,50 @@ def test_two_prompts_of_one_model_are_compared_and_the_better_is_released(
     [release] = platform.list("reconciler/aliases")
     assert ("tiny", "Prompt/ask") == (release["model"], release["release"]["prompt"]["address"])
     assert "same" == release["file"]
+
+
+JUDGE = {
+    "type": "score_model",
+    "model": "Model/base",
+    "input": [{"role": "user", "content": "Rate: {{ sample.output_text }}"}],
+    "pass_threshold": 0.5,
+}
+
+
+def lenient(ask: Ask) -> str:
+    """Answers everybody else as `echo` does; as a judge it takes every second bad answer for a good one."""
+    rated = echo(ask).partition("Rate: ")[2]
+    if not rated:
+        return echo(ask)
+    kind = rated.startswith("say") or int(rated.rpartition(" ")[2]) % 2 == 0
+    return json.dumps({"result": 1.0 if kind else 0.0})
+
+
+def test_a_judge_is_measured_on_answers_that_people_judged(server: Server, tmp_path: Path) -> None:
+    server.engine.says = lenient
+    answers = [(f"say {n}", True) for n in range(80)] + [(f"nonsense {n}", False) for n in range(80)]
+    judged = [
+        {"item": {"question": "q", "expected": "x", "fine": fine}, "sample": {"output_text": text}}
+        for text, fine in answers
+    ]
+    files = {"grader.yaml": document("Grader", "judge", **JUDGE)} | items("judged", judged)
+    gate = {"eval": "Eval/right", "at_least": 0.8, "calibration": {"dataset": "judged", "label": "fine"}}
+
+    platform = applied(
+        server, tmp_path / "tree", files, measure(graders=["Grader/judge"], prompt="Prompt/ask"), rule(gate)
+    )
+
+    found = runs(platform)
+    assert {"right@Model/base", "right@Dataset/judged"} == found.keys()
+    calibration = found["right@Dataset/judged"]
+    assert ("jsonl", 120, 40) == (
+        calibration["data_source"]["type"],
+        calibration["result_counts"]["passed"],
+        calibration["result_counts"]["failed"],
+    )
+    [release] = platform.list("reconciler/aliases")
+    [said] = release["release"]["evidence"]
+    assert "its judge passes 80 of 80 good and fails 40 of 80 bad answers" in said["sentence"]
+    assert said["low"] < clopper_pearson(COUNT, COUNT, said["confidence"])[0]
+    lineage = [run["address"] for run in release["release"]["lineage"]["runs"]]
+    assert ["EvalRun/right@Model/base", "EvalRun/right@Dataset/judged"] == lineage
