@@ -68,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--organization", default="local", help="goes into the names of tuned models")
     serve.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs that train at once")
+    serve.add_argument(
+        "--processes",
+        type=_positive,
+        metavar="N",
+        help="processes that train one job together; default: one for each GPU, one where there is none",
+    )
     serve.add_argument("--trainer", metavar="COMMAND", help="train with this command instead of our own")
     serve.add_argument(
         "--parent-death", type=int, metavar="PID", help="stop when this process, which started us, is gone"
@@ -88,6 +94,12 @@ def parser() -> argparse.ArgumentParser:
         if verb == "add":
             one.add_argument("--project", default="default", help="whose objects the key sees")
     return top
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 def _add_store(command: argparse.ArgumentParser) -> None:

@@ -61,6 +61,7 @@ class Context:
     unsafe_graders: bool = False  # whether python graders run without isolation where there is none
     trainer: tuple[str, ...] = ()  # the command that trains; the job folder is added to it
     jobs_at_once: int = 1
+    processes: int | None = None  # that train one job; None: one for each GPU, one where there is none
     worker: str = "local"  # who holds the leases of running jobs
     now: Callable[[], float] = time.time
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # set when the supervisor has something to do

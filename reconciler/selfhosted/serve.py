@@ -71,6 +71,7 @@ def serve(asked: argparse.Namespace, engine: context.Engine | None = None) -> in
             unsafe_graders=asked.unsafe_graders,
             trainer=tuple(shlex.split(asked.trainer)) if asked.trainer else TRAINER,
             jobs_at_once=asked.jobs,
+            processes=asked.processes,
             worker=_worker(data),
         )
         hosts = [*asked.allow_host, *([asked.host, socket.gethostname()] if asked.host else [])]

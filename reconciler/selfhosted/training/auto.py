@@ -24,13 +24,22 @@ _ROWS_PER_BATCHED_ROW = 500  # 0.2 % of the rows make a batch
 
 @dataclass(frozen=True)
 class Plan:
-    """A job in numbers. `batch_size` rows make one step, `micro_batch` of them are in memory at a time."""
+    """
+    A job in numbers. `batch_size` rows make one step; each of `processes` takes an equal share of them and
+    has `micro_batch` in memory at a time.
+    """
 
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float
     micro_batch: int
     steps_per_epoch: int
+    processes: int = 1
+
+    @property
+    def micro_batches(self) -> int:
+        """How many of them each process goes through in a step."""
+        return self.batch_size // (self.processes * self.micro_batch)
 
     @property
     def total_steps(self) -> int:
@@ -57,19 +66,23 @@ def plan(
     longest: int,
     tokens_in_memory: int,
     *,
+    processes: int = 1,
     whole_batches: bool = False,
 ) -> Plan:
     """
     The steps of a job over `rows` examples, the longest of which has `longest` tokens.
 
-    With `whole_batches` the rows that do not fill a batch wait for another epoch.
+    With `whole_batches` the rows that do not fill a batch wait for another epoch. Steps do not depend on the
+    number of processes: where they cannot share a batch evenly, some are left out.
     """
     n_epochs = _epochs(rows) if asked.n_epochs == "auto" else asked.n_epochs
     batch = _batch(rows, usual_batch) if asked.batch_size == "auto" else asked.batch_size
     batch = min(batch, rows) if whole_batches else batch
     multiplier = asked.learning_rate_multiplier
+    used = max(n for n in range(1, processes + 1) if batch % n == 0)
+    share = batch // used
     micro = max(
-        d for d in range(1, batch + 1) if batch % d == 0 and (d == 1 or d * longest <= tokens_in_memory)
+        d for d in range(1, share + 1) if share % d == 0 and (d == 1 or d * longest <= tokens_in_memory)
     )
     return Plan(
         n_epochs=n_epochs,
@@ -77,6 +90,7 @@ def plan(
         learning_rate_multiplier=1.0 if multiplier == "auto" else multiplier,
         micro_batch=micro,
         steps_per_epoch=rows // batch if whole_batches else ceil(rows / batch),
+        processes=used,
     )
 
 

@@ -19,11 +19,12 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from reconciler.selfhosted.training import lines
 from reconciler.selfhosted.training.failures import Failure
-from reconciler.selfhosted.training.lines import Lines
 
 MODELS_KEPT = 3
 
@@ -38,8 +39,9 @@ METRICS = (
 )
 
 # What Transformers writes beside a model to go on from it. None of it belongs to a model that is used.
-_STATE = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
-_NOT_THE_MODEL = frozenset((*_STATE, "scaler.pt", "training_args.bin", "README.md"))
+_STATE = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+_RANDOMNESS = "rng_state*.pth"  # of one process, or one file for each of several
+_NOT_THE_MODEL = (*_STATE, _RANDOMNESS, "scaler.pt", "training_args.bin", "README.md")
 
 
 class JobFolder:
@@ -50,11 +52,16 @@ class JobFolder:
         self.model = self.root / "model"
         self.saving = self.root / ".saving"  # where the trainer writes a resume state
         self.cache = self.root / ".cache"
+        self.meeting = self.root / ".meeting"  # where several processes find each other
         self.pausing = self.root / "pausing"  # there when a stop should leave a usable model
 
     @contextmanager
-    def locked(self, patience: float = 10.0) -> Iterator[None]:
-        """Hold the folder alone; BlockingIOError when another still holds it after `patience` seconds."""
+    def locked(self, patience: float = 10.0) -> Iterator[int]:
+        """
+        Hold the folder alone; BlockingIOError when another still holds it after `patience` seconds.
+
+        The lock is the open file that is handed out: it lasts until every process that has it is gone.
+        """
         end = time.monotonic() + patience
         with (self.root / "lock").open("w") as lock:
             while True:
@@ -65,7 +72,7 @@ class JobFolder:
                     if time.monotonic() > end:
                         raise
                     time.sleep(0.1)
-            yield
+            yield lock.fileno()
 
     def step(self, place: str, step: int) -> Path:
         return self.root / place / f"step-{step}"
@@ -133,17 +140,21 @@ class JobFolder:
 
 
 class Story:
-    """What the job tells: events and checkpoints, each once, however often the process is started."""
+    """
+    What the job tells: events and checkpoints, each once, however often the process is started.
 
-    def __init__(self, folder: JobFolder) -> None:
-        self._events = Lines(folder.root / "events.jsonl")
-        self._checkpoints = Lines(folder.root / "checkpoints.jsonl")
-        self._told = {event.get("key") for event in self._events.before}
-        self._listed = {line.get("step_number") for line in self._checkpoints.before}
+    Of several processes one tells; with `silent` the others keep the numbers and write nothing.
+    """
+
+    def __init__(self, folder: JobFolder, *, silent: bool = False) -> None:
+        events, checkpoints = folder.root / "events.jsonl", folder.root / "checkpoints.jsonl"
+        before = lines.read(events)
+        self._listed = {line.get("step_number") for line in lines.read(checkpoints)}
+        self._told = {event.get("key") for event in before}
+        self._events = None if silent else lines.Lines(events)
+        self._checkpoints = None if silent else lines.Lines(checkpoints)
         self.metrics: dict[int, dict[str, Any]] = {
-            event["data"]["step"]: event["data"]
-            for event in self._events.before
-            if event.get("type") == "metrics"
+            event["data"]["step"]: event["data"] for event in before if event.get("type") == "metrics"
         }
 
     def say(self, key: str, message: str, level: str = "info") -> None:
@@ -157,16 +168,17 @@ class Story:
         self._tell({"key": key, "level": "info", "type": "metrics", "message": message, "data": data})
 
     def checkpoint(self, step: int, metrics: dict[str, Any]) -> None:
-        if step not in self._listed:
+        if step not in self._listed and self._checkpoints:
             self._listed.add(step)
             self._checkpoints.add({"step_number": step, "path": f"models/step-{step}", "metrics": metrics})
             self._checkpoints.sync()
 
     def sync(self) -> None:
-        self._events.sync()
+        if self._events:
+            self._events.sync()
 
     def _tell(self, event: dict[str, Any]) -> None:
-        if event["key"] not in self._told:
+        if event["key"] not in self._told and self._events:
             self._told.add(event["key"])
             self._events.add({**event, "at": time.time()})
 
@@ -177,7 +189,7 @@ def _steps(place: Path) -> set[int]:
 
 
 def _is_whole(state: Path) -> bool:
-    if not all((state / name).is_file() for name in _STATE) or not any(state.glob("*.safetensors")):
+    if not all(any(state.glob(pattern)) for pattern in (*_STATE, _RANDOMNESS, "*.safetensors")):
         return False
     try:
         json.loads((state / "trainer_state.json").read_bytes())
@@ -192,7 +204,7 @@ def _publish(source: Path, target: Path, about: dict[str, Any] | None) -> None:
     _remove(draft)
     draft.mkdir(parents=True)
     for file in source.iterdir():
-        if file.is_file() and file.name not in _NOT_THE_MODEL:
+        if file.is_file() and not any(fnmatch(file.name, pattern) for pattern in _NOT_THE_MODEL):
             os.link(file, draft / file.name)
     if about is not None:
         (draft / "reconciler.json").write_text(json.dumps(about))

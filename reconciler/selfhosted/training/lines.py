@@ -30,10 +30,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 class Lines:
-    """Appends lines; `before` are the ones that were there."""
+    """Appends lines."""
 
     def __init__(self, path: Path) -> None:
-        self.before = read(path)
         self._file = path.open("ab")
         _cut_torn_line(path)
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import torch
+from datasets import Dataset, concatenate_datasets
 from jinja2 import TemplateError
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
-from reconciler.selfhosted.training import auto, bases, formats, rows, settings, watch, weights
+from reconciler.selfhosted.training import auto, bases, formats, ranks, rows, settings, watch, weights
 from reconciler.selfhosted.training.encode import IGNORED, Encoder
 from reconciler.selfhosted.training.failures import Failure
 from reconciler.selfhosted.training.folder import METRICS, JobFolder, Story
@@ -67,12 +69,14 @@ def train(
         usual_batch=base.defaults.batch_size,
         longest=training.longest,
         tokens_in_memory=settings.TOKENS_IN_MEMORY // 2,  # both answers of a pair are in memory
+        processes=ranks.launched(),
     )
     beta = BETA if asked.beta == "auto" else asked.beta
     trained = settings.Trained(plan, training.tokens * plan.n_epochs, {"beta": beta}, _COLUMNS)
     resume = folder.resume_state()
     if resume and resume[0] == plan.total_steps:
         return trained
+    settings.join(folder, story, plan)
     model = settings.model(story, job, base)
     trainer = _Trainer(
         model=model,
@@ -100,7 +104,7 @@ def train(
     )
     if validation:
         told.validation = watch.Validation(
-            lambda: trainer.measure("glance"), lambda: trainer.measure("whole")
+            lambda: trainer.measure("glance"), lambda: trainer.measure("whole"), len(validation.dataset)
         )
     trainer.add_callback(told)
     trainer.train(resume_from_checkpoint=str(resume[1]) if resume else None)
@@ -112,6 +116,18 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]
         super().__init__(model=model, **more)
         if "ref" in getattr(model, "peft_config", {}):
             model.delete_adapter("ref")  # what it was for has been computed
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        # TRL hands the numbers on in a cache file, whose name only one of several processes knows; remove
+        # when it does not.
+        batches = DataLoader(dataset, batch_size, collate_fn=self.data_collator)
+        found = [
+            self.accelerator.gather_for_metrics(self.compute_ref_log_probs(self.model, batch))
+            for batch in self.accelerator.prepare(batches)
+        ]
+        columns = zip(("ref_chosen_logps", "ref_rejected_logps"), zip(*found, strict=True), strict=True)
+        told = {name: torch.cat(parts).cpu().numpy() for name, parts in columns}
+        return concatenate_datasets([dataset, Dataset.from_dict(told)], axis=1)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset  # tokenized already

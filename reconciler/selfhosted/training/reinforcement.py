@@ -20,7 +20,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from reconciler.selfhosted import grading
 from reconciler.selfhosted.engine import prompt
-from reconciler.selfhosted.training import auto, bases, constraint, prompts, settings, weights
+from reconciler.selfhosted.training import auto, bases, constraint, prompts, ranks, settings, weights
 from reconciler.selfhosted.training.folder import MODELS_KEPT, JobFolder, Story
 from reconciler.selfhosted.training.job import Full, Job, Reinforcement
 from reconciler.selfhosted.training.prompts import Prompts
@@ -30,6 +30,7 @@ from reconciler.selfhosted.training.watch import Watch
 _SHARE = 0.15  # of the learning rate that supervised tuning of the same base takes
 _ANSWER = 512  # tokens, where the base does not say how long its answers may be
 _AT_ONCE = 64  # validation answers sampled together
+_WRITING = 0.7  # what it takes to write an answer, in units of what it takes to learn from it as well
 
 _COLUMNS = (
     "step",
@@ -93,6 +94,7 @@ def _lesson(story: Story, job: Job, base: bases.Base, asked: Reinforcement, toke
         usual_batch=base.defaults.batch_size,
         longest=(max(map(len, training.tokens)) + answer) * group,
         tokens_in_memory=settings.TOKENS_IN_MEMORY,
+        processes=ranks.launched(),
         whole_batches=True,
     )
     laid = auto.layout(asked.hyperparameters, plan.total_steps)
@@ -110,6 +112,7 @@ def _learn(
     resume: Path | None,
 ) -> None:
     plan = lesson.plan
+    settings.join(folder, story, plan)
     model = settings.model(story, job, base)
     ordered = auto.order(len(lesson.training.items), plan, job.seed)
     trainer = _Trainer(
@@ -179,20 +182,22 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
             del model.generate
 
     def _reward(self, prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
-        graded = self._graded(self.lesson.training, [int(row) for row in prompts], completion_ids)
-        self._tallies.append(graded[1])
-        return graded[0]
+        ours, tally = self._graded(self.lesson.training, [int(row) for row in prompts], completion_ids)
+        self._tallies.append(tally)
+        return ours
 
     def _graded(
         self, asked: Prompts, numbers: Sequence[int], answers: Sequence[Sequence[int]]
     ) -> tuple[list[float], Tally]:
+        """The scores of these answers, and what the answers of all processes come to."""
         samples = [
             _sample(self.processing_class, asked.items[number], asked.tokens[number], answer)
             for number, answer in zip(numbers, answers, strict=True)
         ]
         grades = self._rewards.grade([asked.items[number] for number in numbers], samples)
-        lengths = [len(answer) for answer in answers]
-        return [grade.score for grade in grades], tally(self._rewards.grader, grades, lengths)
+        every = ranks.gathered(list(zip(grades, map(len, answers), strict=True)))
+        told = tally(self._rewards.grader, [grade for grade, _ in every], [length for _, length in every])
+        return [grade.score for grade in grades], told
 
     def last_tally(self) -> Tally:
         """What the answers of the step that just ended came to."""
@@ -202,12 +207,14 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
     def validate(self) -> Tally:
         """What sampled answers to the validation prompts come to; the same draws after every step."""
         asked = self.lesson.validation
-        numbers = [n for n in range(len(asked.items)) for _ in range(self.lesson.layout.eval_samples)]
+        numbers = ranks.share(
+            [n for n in range(len(asked.items)) for _ in range(self.lesson.layout.eval_samples)]
+        )
         answers: list[list[int]] = []
         self.model.eval()
         try:
-            with torch.random.fork_rng():
-                torch.manual_seed(self.args.seed)
+            with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
+                torch.manual_seed(self.args.seed + ranks.number())
                 for first in range(0, len(numbers), _AT_ONCE):
                     tokens = [asked.tokens[number] for number in numbers[first : first + _AT_ONCE]]
                     answers += self._generate_single_turn(tokens, None, {}, 1)[0]
@@ -228,6 +235,11 @@ class _Watch(Watch):
     def ends(self, step: int) -> bool:
         total = self._plan.total_steps
         return step == total or step % self._trainer.lesson.layout.eval_interval == 0
+
+    def guess(self) -> float:
+        lesson = self._trainer.lesson
+        answers = len(lesson.validation.items) * lesson.layout.eval_samples
+        return _WRITING * answers / (lesson.plan.batch_size * lesson.layout.group)
 
     def numbers(self, step: int, logs: Mapping[str, float], ended: bool) -> dict[str, Any]:
         train = self._trainer.last_tally()

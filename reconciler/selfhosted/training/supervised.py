@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from reconciler.selfhosted.training import auto, bases, rows, settings, weights
+from reconciler.selfhosted.training import auto, bases, hardware, ranks, rows, settings, weights
 from reconciler.selfhosted.training.encode import Encoder, Examples
 from reconciler.selfhosted.training.folder import JobFolder, Story
 from reconciler.selfhosted.training.job import Full, Hyperparameters, Job
@@ -38,11 +38,13 @@ def train(
         usual_batch=base.defaults.batch_size,
         longest=training.longest,
         tokens_in_memory=settings.TOKENS_IN_MEMORY,
+        processes=ranks.launched(),
     )
     trained = settings.Trained(plan, training.tokens * plan.n_epochs)
     resume = folder.resume_state()
     if resume and resume[0] == plan.total_steps:
         return trained
+    settings.join(folder, story, plan)
     model = settings.model(story, job, base)
     watch = Watch(
         folder,
@@ -57,6 +59,7 @@ def train(
         args=SFTConfig(
             **settings.common(folder, job, base, plan, model),
             max_length=None,  # the rows are cut already
+            padding_free=hardware.padding_free(hardware.look(), full=isinstance(job.tuning, Full)),
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
         train_dataset=training.dataset,
@@ -77,7 +80,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     def validation(self, examples: Dataset) -> Validation:
         """How to measure this model on these examples."""
         few = examples.select(range(min(_GLANCE_ROWS, len(examples))))
-        return Validation(glance=lambda: self._measure(few), whole=lambda: self._measure(examples))
+        return Validation(lambda: self._measure(few), lambda: self._measure(examples), len(examples))
 
     def _measure(self, examples: Dataset) -> Mapping[str, float]:
         return settings.measured(self.evaluate(examples))

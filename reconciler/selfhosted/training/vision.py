@@ -19,7 +19,7 @@ from jinja2 import TemplateError
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from reconciler.selfhosted.training import auto, bases, eyes, pictures, rows, settings, weights
+from reconciler.selfhosted.training import auto, bases, eyes, pictures, ranks, rows, settings, weights
 from reconciler.selfhosted.training.encode import IGNORED, Encoder
 from reconciler.selfhosted.training.eyes import Eyes
 from reconciler.selfhosted.training.failures import Failure
@@ -61,11 +61,13 @@ def train(
         usual_batch=base.defaults.batch_size,
         longest=training.longest,
         tokens_in_memory=settings.TOKENS_IN_MEMORY,
+        processes=ranks.launched(),
     )
     trained = settings.Trained(plan, training.tokens * plan.n_epochs)
     resume = folder.resume_state()
     if resume and resume[0] == plan.total_steps:
         return trained
+    settings.join(folder, story, plan)
     model = settings.model(story, job, base)
     watch = Watch(
         folder,
@@ -93,7 +95,7 @@ def train(
     if validation:
         few = validation.dataset.select(range(min(_GLANCE_ROWS, len(validation.dataset))))
         watch.validation = Validation(
-            lambda: trainer.measure(few), lambda: trainer.measure(validation.dataset)
+            lambda: trainer.measure(few), lambda: trainer.measure(validation.dataset), len(validation.dataset)
         )
     trainer.train(resume_from_checkpoint=str(resume[1]) if resume else None)
     return trained

@@ -3,7 +3,8 @@ What happens beside the training loop: telling, measuring, saving, and stopping 
 
 A resume state is saved at the end of every epoch and, inside an epoch, when the last one is old; never
 more often than costs two percent of the time. Saving draws no random numbers, so when it happens changes
-nothing in the result.
+nothing in the result. Where several processes train, each has a watch; they measure, save and stop
+together, and the first of them writes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +20,25 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from reconciler.selfhosted.training import auto
+from reconciler.selfhosted.training import auto, ranks
 from reconciler.selfhosted.training.failures import Failure, Stopped
 from reconciler.selfhosted.training.folder import JobFolder, Story
+from reconciler.selfhosted.training.pace import Kind, Pace
 
 # What the trainer calls a number, and what we call it behind `train_`, `valid_` and `full_valid_`.
 NAMES = {"loss": "loss", "mean_token_accuracy": "mean_token_accuracy"}
 
 _SAVING_SHARE = 50  # training time between two saves, in units of what a save took
+_READING = 1 / 3  # what it takes to read a row, in units of what it takes to learn it
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What the trainer logs about a few validation rows, and about all of them."""
+    """What the trainer logs about a few validation rows, and about all of them, of which there are `rows`."""
 
     glance: Callable[[], Mapping[str, float]]
     whole: Callable[[], Mapping[str, float]]
+    rows: int
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
@@ -63,16 +68,17 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.validation: Validation | None = None
         self.stopping = False
         self._losses: list[float] = []
-        self._started = self._saved = time.monotonic()
+        self._done = self._saved = time.monotonic()
         self._save_took = 0.0
-        self._first_step = 0
+        self._pace = Pace({}, 0.0)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         signal.signal(signal.SIGTERM, self._stop)
-        self._first_step = state.global_step
-        self._started = self._saved = time.monotonic()
+        ahead = Counter(self.kind(step) for step in range(state.global_step + 1, self._plan.total_steps + 1))
+        self._pace = Pace(ahead, self.guess())
+        self._done = self._saved = time.monotonic()
         told = self._story.metrics
         self._losses = [told[step]["train_loss"] for step in sorted(told) if step <= state.global_step]
         if state.global_step:
@@ -84,7 +90,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         age = time.monotonic() - self._saved
-        if self.stopping or age > max(self._save_every, _SAVING_SHARE * self._save_took):
+        old = age > max(self._save_every, _SAVING_SHARE * self._save_took)
+        self.stopping = ranks.agreed(self.stopping)
+        if ranks.agreed(old) or self.stopping:
             control.should_save = True
         if self.stopping:
             control.should_training_stop = True
@@ -104,28 +112,22 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._losses.append(logs["loss"])
         self._refuse_divergence(step, logs)
         ended = self.ends(step)
-        self._tell(step, self.numbers(step, logs, ended))
+        numbers = self.numbers(step, logs, ended)
+        self._pace.took(self.kind(step), self._lap())
+        self._tell(step, numbers)
         if ended:
             control.should_save = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        began, step = time.monotonic(), state.global_step
-        for file in self._beside:  # what belongs to a model and the trainer does not write
-            shutil.copyfile(file, self._folder.saving / f"checkpoint-{step}" / file.name)
-        if self.ends(step) or (self.stopping and self._folder.pausing.exists()):
-            self._folder.keep_model(step, self._about)
-            told = self._story.metrics[step]
-            left = ("eta_s", "total_steps")
-            kept = {key: told[key] for key in told if key not in left and not isinstance(told[key], dict)}
-            self._story.checkpoint(step, kept)
-            self._story.say(f"checkpoint-{step}", f"Checkpoint created at step {step}")
-            self.drop_models(step)
-        self._story.sync()
-        self._folder.keep_resume_state(step)
-        self._saved = time.monotonic()
-        self._save_took = self._saved - began
+        ranks.wait()  # until all have written their part
+        if state.is_world_process_zero:
+            self._keep(state.global_step)
+        ranks.wait()
+        self._save_took = self._lap()
+        self._saved = self._done
+        self._pace.longer(self.kind(state.global_step), self._save_took)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -141,9 +143,39 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """What is told of a step, in the contract's names."""
         return self._named("train", logs) | self._measured(step, whole=ended)
 
+    def kind(self, step: int) -> Kind:
+        """What happens beside training in this step."""
+        if self.ends(step):
+            return "whole"
+        return "glance" if self.validation and step % self._plan.valid_every == 0 else "plain"
+
+    def guess(self) -> float:
+        """What all validation rows may take, in steps."""
+        return _READING * self.validation.rows / self._plan.batch_size if self.validation else 0.0
+
     def drop_models(self, step: int) -> None:
         """Throw away the models that are not kept any longer."""
         self._folder.drop_older_models(self._plan.steps_per_epoch)
+
+    def _keep(self, step: int) -> None:
+        """Make what was just written the resume state, and a model where one is due."""
+        for file in self._beside:  # what belongs to a model and the trainer does not write
+            shutil.copyfile(file, self._folder.saving / f"checkpoint-{step}" / file.name)
+        if self.ends(step) or (self.stopping and self._folder.pausing.exists()):
+            self._folder.keep_model(step, self._about)
+            told = self._story.metrics[step]
+            left = ("eta_s", "total_steps")
+            kept = {key: told[key] for key in told if key not in left and not isinstance(told[key], dict)}
+            self._story.checkpoint(step, kept)
+            self._story.say(f"checkpoint-{step}", f"Checkpoint created at step {step}")
+            self.drop_models(step)
+        self._story.sync()
+        self._folder.keep_resume_state(step)
+
+    def _lap(self) -> float:
+        """Seconds since the last lap."""
+        before, self._done = self._done, time.monotonic()
+        return self._done - before
 
     def _stop(self, *_: object) -> None:
         self.stopping = True
@@ -170,7 +202,6 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def _tell(self, step: int, told: dict[str, Any]) -> None:
         total = self._plan.total_steps
-        pace = (time.monotonic() - self._started) / (step - self._first_step)
-        data = {"step": step, **told, "total_steps": total, "eta_s": round(pace * (total - step), 1)}
+        data = {"step": step, **told, "total_steps": total, "eta_s": round(self._pace.left(), 1)}
         said = ", ".join(f"{word}={told[key]:.2f}" for key, word in self.words.items() if key in told)
         self._story.measure(f"Step {step}/{total}: {said}", data)

@@ -20,7 +20,7 @@ from transformers import (
     set_seed,
 )
 
-from reconciler.selfhosted.training import eyes
+from reconciler.selfhosted.training import eyes, hardware
 from reconciler.selfhosted.training.bases import Base
 from reconciler.selfhosted.training.eyes import Eyes
 from reconciler.selfhosted.training.failures import Failure
@@ -58,7 +58,9 @@ def context(base: Base) -> int:
 def model(base: Base, tuning: Lora | Full, seed: int) -> Any:
     """The model with the parameters to tune marked, in the precision it is tuned in."""
     full = isinstance(tuning, Full)
-    loaded = whole(base.weights, torch.float32 if full or not _bf16() else torch.bfloat16)
+    here = hardware.look()
+    dtype = getattr(torch, hardware.precision(here, full=full))
+    loaded = whole(base.weights, dtype, hardware.attention(here, full=full))
     set_seed(seed)  # fresh adapters start at random
     if base.adapter:
         adapted = PeftModel.from_pretrained(loaded, base.adapter, is_trainable=not full)
@@ -97,7 +99,7 @@ def kept_rank(base: Base, tuning: Lora | Full) -> int | None:
     return rank if rank != tuning.rank else None
 
 
-def whole(folder: Path, dtype: torch.dtype) -> Any:
+def whole(folder: Path, dtype: torch.dtype, attention: str = "sdpa") -> Any:
     """The model in this folder, every weight of it. Failure when one is missing or cannot be read."""
     try:
         config = AutoConfig.from_pretrained(folder, **_LOCAL)
@@ -105,7 +107,7 @@ def whole(folder: Path, dtype: torch.dtype) -> Any:
         found, report = of.from_pretrained(
             folder,
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             use_safetensors=True,
             output_loading_info=True,
             **_LOCAL,
@@ -116,10 +118,6 @@ def whole(folder: Path, dtype: torch.dtype) -> Any:
         missing = len(report["missing_keys"]) + len(report["mismatched_keys"])
         raise _broken(f"{missing} of its tensors are missing or have another shape than its config says")
     return found
-
-
-def _bf16() -> bool:
-    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
 
 
 def _broken(why: str) -> Failure:

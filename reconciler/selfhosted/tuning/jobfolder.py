@@ -47,12 +47,12 @@ class News:
         elif status == "validating_files" and any(event["key"] == "validated" for event in self.events):
             changes["status"] = "queued"
         left = [
-            data["eta_s"]
+            event.get("at", now) + data["eta_s"]
             for event in self.events
             if (data := event.get("data")) and data.get("eta_s") is not None
         ]
         if left:
-            changes["estimated_finish"] = int(now + left[-1])
+            changes["estimated_finish"] = round(left[-1])
         return changes
 
 
@@ -63,7 +63,13 @@ class JobFolder:
         self.path = path
 
     def prepare(
-        self, row: Row, blobs: Blobs, *, unsafe_graders: bool = False, listed: Sequence[Upstream] = ()
+        self,
+        row: Row,
+        blobs: Blobs,
+        *,
+        unsafe_graders: bool = False,
+        listed: Sequence[Upstream] = (),
+        processes: int | None = None,
     ) -> None:
         """Write down what is to be trained; the same for the same job, however often."""
         job = row.wire()
@@ -77,6 +83,7 @@ class JobFolder:
             "seed": job["seed"],
             "tuning": job["reconciler"]["tuning"],
             "threads": None,
+            "processes": processes or "auto",
             "judges": {
                 name: self._judge(place, listed) for name, place in row.hidden().get("judges", {}).items()
             },

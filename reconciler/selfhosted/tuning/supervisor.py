@@ -150,6 +150,7 @@ class Attendant:
             self._here.blobs,
             unsafe_graders=self._here.unsafe_graders,
             listed=self._here.upstreams,
+            processes=self._here.processes,
         )
         warm = asyncio.create_task(self._warm_engine())  # ready by the time the model is
         crashes, reached = 0, ""
