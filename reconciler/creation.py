@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from reconciler.backoff import backoff
 from reconciler.errors import Busy, Rejected, Unclear, Unreachable
 from reconciler.intent import LEASE, Claim, Intent
 from reconciler.kind import Ask
@@ -44,6 +45,7 @@ class Rest(NamedTuple):
 
     until: float
     end: Deferred | Failed
+    failures: int = 1  # in a row
 
 
 class Doubt(StrEnum):
@@ -67,6 +69,7 @@ class Creator:
     holder: str
     now: Callable[[], float]
     resting: dict[str, Rest] = field(default_factory=dict)  # by fingerprint
+    chance: Callable[[], float] = lambda: 0.0  # spreads the pauses of many; 0..1
 
     def make(
         self, wanted: Wanted, ask: Ask, open_intent: Intent | None, token: int
@@ -105,17 +108,18 @@ class Creator:
             return self._rest(wanted, Failed(str(error)), REFUSED)
         except Busy as error:
             self.journal.close_intent(intent, "busy", self.now())
-            pause = error.retry_after or 5.0
+            pause = error.retry_after or self._growing(wanted, first=5.0)
             return self._rest(wanted, Deferred(str(error), pause), pause)
         except Unreachable as error:
             self.journal.close_intent(intent, "unreachable", self.now())
-            return Deferred(str(error), 2.0)
+            pause = self._growing(wanted, first=2.0)
+            return self._rest(wanted, Deferred(str(error), pause), pause)
         except Unclear as error:
             self.journal.renew_intent(intent, self.now())
-            rest = self.resting.get(wanted.fingerprint)
-            pause = min(2 * rest.end.pause, 30.0) if rest and isinstance(rest.end, Deferred) else 0.5
+            pause = self._growing(wanted, first=0.5, longest=30.0)
             return self._rest(wanted, Deferred(f"{error}; looking whether it was made", pause), pause)
         self.journal.close_intent(intent, "made", self.now(), made.get("id") or made.get("name"))
+        self.resting.pop(wanted.fingerprint, None)
         return Made(made)
 
     def _renewing(self, body: Mapping[str, Any], claim: Claim) -> Mapping[str, Any]:
@@ -136,5 +140,13 @@ class Creator:
         return {**body, "file": replace(upload, progress=sent)}
 
     def _rest(self, wanted: Wanted, end: Deferred | Failed, pause: float) -> Deferred | Failed:
-        self.resting[wanted.fingerprint] = Rest(self.now() + pause, end)
+        self.resting[wanted.fingerprint] = Rest(self.now() + pause, end, self._failures(wanted))
         return end
+
+    def _growing(self, wanted: Wanted, first: float, longest: float = 300.0) -> float:
+        return backoff(self._failures(wanted), self.chance(), first, longest)
+
+    def _failures(self, wanted: Wanted) -> int:
+        """How often in a row it has not been made, this time included."""
+        rest = self.resting.get(wanted.fingerprint)
+        return rest.failures + 1 if rest else 1
