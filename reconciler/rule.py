@@ -58,7 +58,7 @@ class PromotionRuleSpec(ResourceSpec):
         default_factory=dict, description="USD per million tokens, by the beginning of a model's name"
     )
     confidence: float = Field(
-        0.95, gt=0.5, lt=1, description="two-sided; half of the rest is the chance to promote wrongly"
+        0.95, gt=0.5, le=0.999999, description="two-sided; half of the rest is the chance to promote wrongly"
     )
     max_error_share: float = Field(
         0.05, ge=0, lt=1, description="with more errored or missing items nothing is comparable"

@@ -74,6 +74,7 @@ def test_what_holds_at_any_time_takes_more() -> None:
      "good_passed is a part of good"),
     ({"at_least": 0.5, "calibration": {"good": 10, "good_passed": 9, "bad": 10, "bad_failed": 9}}, {"anytime": True},
      "anytime and a calibration do not go together"),
+    ({"at_least": 0.5}, {"confidence": 0.9999999999999999}, "less than or equal to 0.999999"),
 ])  # fmt: skip
 def test_a_rule_that_no_result_could_satisfy_is_refused(
     gate: dict[str, object], more: dict[str, object], sentence: str
