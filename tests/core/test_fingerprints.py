@@ -28,6 +28,7 @@ DOCUMENTS: list[dict[str, Any]] = [
 ]
 COSMETIC = {
     "description", "Dataset/file", "FineTuneJob/suffix", "Eval/dataset", "Eval/prompt", "Eval/sampling_params",
+    "Eval/samples_per_item",
 }  # fmt: skip
 OTHERS = ("Model/hub", "FineTuneJob/rft", "Dataset/pairs", "Prompt/other", "Eval/other", "Grader/other", "eq", "ne",
           "low", "high", "rude", "bleu", "chat", "preference", "user", "system", "pass_rate", "mean_score",
