@@ -9,7 +9,7 @@ It moves forward when a rule accepts a model, and back when a person or a failin
 so. A move back holds the channel, so that nothing automatic moves it until somebody lifts the hold, and
 revokes the model that it left: only a person's approval releases that one again.
 
-The object on the platform is the release; its file is a picture of it.
+The object on the platform is the release; its file is a picture of it, which `picture.py` draws.
 """
 
 import hashlib
@@ -22,9 +22,8 @@ from typing import Any, NamedTuple
 from reconciler.errors import ReconcilerError, Refused
 
 COLLECTION = "reconciler/aliases"
-SAME, MISSING, INTERRUPTED = "same", "missing", "interrupted"  # how a release's file stands
+SAME, MISSING, INTERRUPTED, BEHIND = "same", "missing", "interrupted", "behind"  # how a release's file stands
 FINGERPRINT = "reconciler_fingerprint"
-IN_SHORT = ("candidate", "subject", "approved", "moved")  # what a picture keeps of an earlier release
 Body = dict[str, Any]
 
 
@@ -186,7 +185,7 @@ def read(alias: Mapping[str, Any]) -> Channel:
 def written(channel: Channel) -> Body:
     """The request that makes the alias what `channel` says, if nobody wrote it meanwhile."""
     state: Body = {"hold": channel.hold._asdict() if channel.hold else None}
-    state["revoked"] = [_told(each) for each in channel.revoked]
+    state["revoked"] = [told(each) for each in channel.revoked]
     tried = None
     if channel.canary:
         tried = {field: channel.canary[field] for field in ("model", "share")}
@@ -196,9 +195,10 @@ def written(channel: Channel) -> Body:
     return body if channel.revision is None else body | {"expected_revision": channel.revision}
 
 
-def _told(gone: Revoked) -> Body:
-    told = gone._asdict()
-    return told if gone.prompt else {key: value for key, value in told.items() if key != "prompt"}
+def told(gone: Revoked) -> Body:
+    """A revocation as it is kept; without a prompt, as it always was."""
+    found = gone._asdict()
+    return found if gone.prompt else {key: value for key, value in found.items() if key != "prompt"}
 
 
 def promoted(channel: Channel | None, name: str, model: str, release: Mapping[str, Any]) -> Channel:
@@ -281,72 +281,3 @@ def approval(fingerprint: str, model: str, runs: Iterable[str], revocations: int
 
 def stamp_of_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def picture(alias: Mapping[str, Any]) -> Body:
-    """A release as a document for git: what stands with all it rests on, and in short what stood before."""
-    channel = read(alias)
-    previous = next(channel.earlier(), None)
-    spec = {
-        "channel": channel.name,
-        "model": channel.model,
-        "since": stamp_of_time(channel.since),
-        "previous": previous.model if previous else None,
-        "hold": channel.hold._asdict() if channel.hold else None,
-        "canary": dict(channel.canary) if channel.canary else None,
-        **{key: value for key, value in channel.release.items() if key != "lineage"},
-        "lineage": channel.release.get("lineage", {}),
-        "stamp": dict(channel.metadata),
-        "revoked": [_told(each) for each in channel.revoked],
-        "history": [_short(entry) for entry in channel.history],
-    }
-    return {
-        "apiVersion": "reconciler/v1",
-        "kind": "Release",
-        "metadata": {"name": channel.name},
-        "spec": spec,
-    }
-
-
-def _short(entry: Entry) -> Body:
-    kept = {key: entry.release[key] for key in IN_SHORT if key in entry.release}
-    kept |= {"prompt": entry.release["prompt"]} if prompt_in(entry.release) else {}
-    return {"model": entry.model, "at": stamp_of_time(entry.at), **kept, "stamp": dict(entry.metadata)}
-
-
-def from_picture(document: Any) -> Body | None:
-    """The alias that a release's file shows, for a platform that has none; None for anything else."""
-    try:
-        spec = document["spec"]
-        history = [
-            {
-                "model": each["model"],
-                "metadata": each["stamp"],
-                "release": {k: each[k] for k in (*IN_SHORT, "prompt") if k in each},
-                "at": datetime.fromisoformat(each["at"]).timestamp(),
-            }
-            for each in spec.get("history") or []
-        ]
-        known = ("channel", "model", "since", "previous", "hold", "canary", "stamp", "revoked", "history")
-        found = {
-            "name": spec["channel"],
-            "model": spec["model"],
-            "metadata": spec["stamp"],
-            "release": {key: value for key, value in spec.items() if key not in known},
-            "state": {
-                "hold": spec.get("hold"),
-                "revoked": spec.get("revoked") or [],
-                "canary": _only(spec.get("canary"), ("since", "fingerprint", "release")),
-            },
-            "canary": _only(spec.get("canary"), ("model", "share")),
-            "history": history,
-            "created_at": history[0]["at"] if history else 0,
-        }
-        read(found)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
-    return found
-
-
-def _only(value: Mapping[str, Any] | None, fields: Iterable[str]) -> Body | None:
-    return {field: value[field] for field in fields} if value else None

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from reconciler import release
+from reconciler import picture, release
 from reconciler.errors import Busy, Rejected, Unreachable
 from reconciler.release import COLLECTION
 from reconciler.world import Object, Platform
@@ -140,13 +140,16 @@ class WithReleases:
         except (OSError, ValueError):
             return f"{path} cannot be read"
         first, _, rest = text.partition("\n")
-        if first == HEADER + _digest(alias, rest) or text == _text(alias):
+        both, _, own = first.removeprefix(HEADER).partition(" ")
+        if both == _digest(_json(alias), rest) or text == _text(alias):
             return release.SAME
         try:
             if json.loads(self._noted(alias["name"]).read_bytes()) == json.loads(_json(_kept(alias))):
                 return release.INTERRUPTED
         except (OSError, ValueError):
             pass  # nothing was under way
+        if own == _digest(rest):
+            return release.BEHIND
         found = self._read(path)
         if found is None or found["model"] == alias["model"]:
             return f"{path} was edited"
@@ -154,7 +157,7 @@ class WithReleases:
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
-            return release.from_picture(yaml.safe_load(path.read_bytes()))
+            return picture.read(yaml.safe_load(path.read_bytes()))
         except (OSError, ValueError, yaml.YAMLError):
             return None
 
@@ -173,14 +176,14 @@ class WithReleases:
 
 
 def _text(alias: Mapping[str, Any]) -> str:
-    document = release.picture(json.loads(_json(alias)))  # without tuples and what else YAML would mark
+    document = picture.drawn(json.loads(_json(alias)))  # without tuples and what else YAML would mark
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
-    return f"{HEADER}{_digest(alias, text)}\n{text}"
+    return f"{HEADER}{_digest(_json(alias), text)} {_digest(text)}\n{text}"
 
 
-def _digest(alias: Mapping[str, Any], text: str) -> str:
-    """Of both, so that the picture of an alias is known without being drawn again."""
-    return hashlib.sha256(f"{_json(alias)}\n{text}".encode()).hexdigest()[:16]
+def _digest(*texts: str) -> str:
+    """With its alias: a picture is known without being drawn again. Alone: nobody edited it."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def _kept(alias: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from reconciler import promotion, release
+from reconciler import picture, promotion, release
 from reconciler.errors import ReconcilerError
 from reconciler.evidence import Rule
 from reconciler.gates import Judgement, Trial, Verdict
@@ -147,7 +147,7 @@ class Histories(RuleBasedStateMachine):
         if self.channel:
             assert self.held == (self.channel.hold is not None)
             assert self.banned == {each.model for each in self.channel.revoked}
-            shown = release.from_picture(release.picture(self.alias or {}))
+            shown = picture.read(picture.drawn(self.alias or {}))
             assert shown
             seen = release.read(shown)
             assert (self.channel.model, self.channel.hold) == (seen.model, seen.hold)
