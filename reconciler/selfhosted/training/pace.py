@@ -2,21 +2,22 @@
 How long a job still takes, from what its steps took. It reads no clock.
 
 Steps are of three kinds, for some measure a few validation rows, or all of them, beside training. Each kind
-has its own pace, the mean of what it took lately without the extremes; the first tenth of a job may hold no
-step of the costly kind, and until there was one a guess stands for it. The first step also pays for what is
-made ready once, and counts only while there is no other.
+has its own pace, what it usually took lately; the first tenth of a job may hold no step of the costly kind,
+and until there was one a guess stands for it. The first step also pays for what is made ready once, and
+counts only while there is no other.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from statistics import mean, median
 from typing import Literal
 
 Kind = Literal["plain", "glance", "whole"]
 
 RECENT = 50  # steps that the pace is taken from
-_EXTREME = 0.1  # share of them that is left out at either end
+_EXTREME = 2.0  # times the median, or one by it: what takes longer or shorter counts as so much
 
 
 class Pace:
@@ -60,7 +61,6 @@ def seconds_left(
 
 
 def usual(seconds: Sequence[float]) -> float:
-    """Their mean without the extremes. Pure."""
-    cut = int(len(seconds) * _EXTREME)
-    kept = sorted(seconds)[cut : len(seconds) - cut]
-    return sum(kept) / len(kept)
+    """Their mean, in which the extremes count less. Pure."""
+    middle = median(seconds)
+    return mean(min(max(each, middle / _EXTREME), middle * _EXTREME) for each in seconds)
