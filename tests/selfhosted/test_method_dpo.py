@@ -1,15 +1,14 @@
-"""Preference tuning: what a good pair is, how it becomes tokens, and that it trains and survives kills."""
+"""Preference tuning: what a good pair is, how it becomes tokens, and that it trains."""
 
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import training_base
-from test_training import digest, run, stop_when, told
+from test_training import run
 
 from reconciler.selfhosted.training import formats, job, lines
 from reconciler.selfhosted.training.rows import Problem
@@ -120,15 +119,12 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.train
 @pytest.mark.parametrize("tuning", [{"type": "full"}, {"type": "lora", "rank": 4}], ids=["full", "lora"])
-def test_killed_and_resumed_it_ends_with_the_same_weights(
+def test_what_is_preferred_becomes_likelier_than_what_is_not(
     shelf: Path, tmp_path: Path, tuning: dict[str, Any]
 ) -> None:
     whole = dpo_job(shelf, tmp_path / "whole", tuning)
-    broken = dpo_job(shelf, tmp_path / "broken", tuning)
 
     result = run(whole)
-    stop_when(broken, told("step-5"), signal.SIGKILL)
-    run(broken)
 
     assert {"n_epochs": 3, "batch_size": 8, "learning_rate_multiplier": 1.0, "beta": 0.2} == (
         result["hyperparameters"]
@@ -136,7 +132,5 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     last = next(event["data"] for event in lines.read(whole / "events.jsonl") if event["key"] == "step-12")
     assert last["full_valid_reward_accuracy"] > 0.5
     assert last["full_valid_reward_margin"] > 0
-    assert digest(whole) == digest(broken)
-    assert (whole / "metrics.csv").read_text() == (broken / "metrics.csv").read_text()
     names = {file.name for file in (whole / "model").iterdir()}
     assert "ref" not in names  # the reference was computed, not kept

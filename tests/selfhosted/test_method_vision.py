@@ -7,14 +7,13 @@ import base64
 import io
 import json
 import random
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import training_base
 from PIL import Image
-from test_training import digest, run, stop_when, told
+from test_training import run
 
 from reconciler.selfhosted.engine import Answer, Ask, EngineError
 from reconciler.selfhosted.engine.client import Engine
@@ -119,15 +118,11 @@ async def answers(model: Path, *messages: dict[str, Any]) -> list[Answer | Engin
 
 
 @pytest.mark.train
-def test_killed_and_resumed_it_ends_with_the_same_weights_and_is_served(shelf: Path, tmp_path: Path) -> None:
+def test_what_was_shown_is_learned_and_the_model_is_served(shelf: Path, tmp_path: Path) -> None:
     whole = vision_job(shelf, tmp_path / "whole", "full")
-    broken = vision_job(shelf, tmp_path / "broken", "full")
 
     run(whole)
-    stop_when(broken, told("step-6"), signal.SIGKILL)
-    run(broken)
 
-    assert digest(whole) == digest(broken)
     events = {event["key"]: event for event in lines.read(whole / "events.jsonl")}
     assert (
         "2 example(s) of the training file were skipped: row 17: picture 1 is behind a URL, and nothing is "
