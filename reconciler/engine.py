@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
-from reconciler import plan
+from reconciler import adoption, plan, upkeep
 from reconciler.creation import Creator, Deferred, Failed, Made
 from reconciler.errors import Busy, PlatformError, ReconcilerError, Rejected, Unclear, Unreachable
 from reconciler.intent import Intent
 from reconciler.kind import Action, Ask, Decision, Kind, Observed, Progress, Seen, Stamp, State, Unseen
 from reconciler.plan import Guard, Step
 from reconciler.resource import Address, Desired, Wanted
+from reconciler.selection import LEFT_OUT
 from reconciler.world import Platform, Upload
 
 ACTING = (Action.CREATE, Action.UPDATE)
@@ -79,6 +80,7 @@ class World:
     kinds: Mapping[str, Kind]
     platform: Platform
     guards: tuple[Guard, ...] = ()  # what may stop a step that would act
+    gone: frozenset[str] = frozenset()  # ids of what we deleted, and what the platform lists all the same
 
 
 def look(desired: Desired, world: World) -> Sight:
@@ -86,18 +88,18 @@ def look(desired: Desired, world: World) -> Sight:
     actual: dict[str, Seen | Unseen] = {}
     with ThreadPoolExecutor(max_workers=6) as pool:
 
-        def see(nested: bool) -> None:
+        def see_all(nested: bool) -> None:
             kinds = [world.kinds[name] for name in dict.fromkeys(address.kind for address in desired)]
             now = [k for k in kinds if k.collection and bool(k.under) is nested and k.name not in actual]
-            jobs = {
-                kind.name: pool.submit(_see, kind, world, _parents(kind, desired, actual)) for kind in now
-            }
+            jobs = {kind.name: pool.submit(see, kind, world, _parents(kind, desired, actual)) for kind in now}
             actual.update({name: job.result() for name, job in jobs.items()})
 
-        see(nested=False)
+        see_all(nested=False)
+        adoption.take(desired, world.kinds, world.platform, actual, nested=False)
         desired = _bound(desired, world.kinds, actual)
-        see(nested=False)
-        see(nested=True)
+        see_all(nested=False)
+        see_all(nested=True)
+        adoption.take(desired, world.kinds, world.platform, actual, nested=True)
     return Sight(actual, _evidence(desired, world, actual), desired)
 
 
@@ -105,6 +107,7 @@ def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pa
     """One pass over everything that is wanted."""
     journal, name = creator.journal, world.platform.name
     tokens = journal.tokens(name)  # before we look: what is taken later was not seen
+    world = replace(world, gone=upkeep.gone(journal, name))
     sight = look(desired, world)
     intents, memory = journal.open_intents(name), journal.remembered(name)
     asked = frozenset(wanted.fingerprint for wanted in sight.desired.values())
@@ -113,10 +116,11 @@ def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pa
     for wanted in sight.desired.values():
         step = hand.take(wanted, sight.evidence.get(wanted.address))
         stood = step.action is Action.KEEP or (step.action is Action.WAIT and step.decision.observed)
-        if stood and memory.get(str(wanted.address)) != wanted.fingerprint:
+        if stood and LEFT_OUT not in wanted.facts and memory.get(str(wanted.address)) != wanted.fingerprint:
             stands.append(wanted)
     journal.remember(name, stands)
     steps, made = tuple(hand.steps.values()), tuple(hand.made)
+    upkeep.protect(steps, world.project, world.kinds, creator)
     return Pass(steps, made, hand.deferred, hand.failed, sight.unseen, hand.actual, memory)
 
 
@@ -206,7 +210,9 @@ class _Hand:
 
     def _act(self, kind: Kind, step: Step, evidence: Any) -> Step:
         wanted = step.wanted
-        stamp = Stamp(self.world.project, str(wanted.address), wanted.fingerprint)
+        stamp = Stamp(
+            self.world.project, str(wanted.address), wanted.fingerprint, bool(wanted.body.get("protect"))
+        )
         ask = kind.ask(wanted, self.ready, stamp, step.decision)
         try:
             if overlooked := self._overlooked(kind, step, ask):
@@ -244,6 +250,8 @@ class _Hand:
         """What we remember making and its list left out, if it still stands. Raises PlatformError."""
         platform, fingerprint = self.world.platform, step.wanted.fingerprint
         made = self.creator.journal.made(platform.name, fingerprint) if step.action is Action.CREATE else None
+        if made in self.world.gone:
+            return None
         found = platform.get(ask.collection if kind.under else str(kind.collection), made) if made else None
         return kind.observe(found) if found else None
 
@@ -265,9 +273,7 @@ class _Hand:
     def _add(self, kind: Kind, observed: Observed) -> None:
         seen = self.actual.get(kind.name, Seen())
         assert isinstance(seen, Seen)  # an unseen kind never acts
-        objects = [o for hits in seen.by_fingerprint.values() for o in hits] + list(seen.unstamped.values())
-        others = [o for o in objects if o.id != observed.id]
-        self.actual[kind.name] = Seen.of([*others, observed], self.world.project)
+        self.actual[kind.name] = seen.adding(observed, self.world.project)
 
     def _cancel(self, kind: Kind, step: Step) -> None:
         for duplicate in step.decision.duplicates:
@@ -300,11 +306,15 @@ def _bound(desired: Desired, kinds: Mapping[str, Kind], actual: Mapping[str, See
     return bound
 
 
-def _see(kind: Kind, world: World, parents: list[Observed] | Unseen) -> Seen | Unseen:
+def see(
+    kind: Kind, world: World, parents: list[Observed] | Unseen, *, everybodys: bool = False
+) -> Seen | Unseen:
+    """The objects of a kind; `parents` are those in which they are looked for, where they are in others."""
     if isinstance(parents, Unseen):
         return parents
     try:
-        return Seen.of(kind.look(world.platform, world.project, parents), world.project)
+        found = kind.look(world.platform, "" if everybodys else world.project, parents)
+        return Seen.of((each for each in found if each.id not in world.gone), world.project)
     except PlatformError as error:
         return Unseen(str(error))
     except (KeyError, TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from reconciler import complaints, fingerprint
+from reconciler import adoption, complaints, fingerprint
 from reconciler.errors import ManifestError, Problem
 from reconciler.kind import Kind
 from reconciler.loader import did_you_mean
@@ -132,11 +132,14 @@ def _imply(node: _Node, nodes: dict[Address, _Node], kinds: Mapping[str, Kind]) 
         node.needs.append(Need(f"{address}", address))
         if address not in nodes:
             kind = kinds[address.kind]
+            body = body | ({"suspend": True} if getattr(node.spec, "suspend", False) else {})
             try:
                 spec = kind.parse(body)
             except ValidationError:
                 spec = None  # the eval says no dataset or no prompt; told below
             nodes[address] = _Node(address, kind, spec, body, node.manifest, implied=True)
+        elif nodes[address].implied and not getattr(node.spec, "suspend", False):
+            nodes[address].body.pop("suspend", None)  # another rule wants it now
 
 
 def _connect(
@@ -223,17 +226,20 @@ def _wanted(node: _Node, desired: Desired, root: Path) -> Wanted:
     runs = [need.address for need in node.needs if need.field == str(need.address)]  # implied, in gate order
     for index, run in enumerate(dict.fromkeys(runs)):
         flat[fingerprint.pointer(("runs", index))] = {"ref": str(run), "is": desired[run].fingerprint}
+    print_ = fingerprint.fingerprint(node.address.kind, flat)
+    metadata = node.manifest.body.get("metadata", {})
     return Wanted(
         address=node.address,
-        fingerprint=fingerprint.fingerprint(node.address.kind, flat),
+        fingerprint=print_,
         content=flat,
         needs=tuple(dict.fromkeys(node.needs)),
         body=node.body,
         facts=facts,
         file=node.manifest.file,
         line=node.manifest.line,
-        labels=node.manifest.body.get("metadata", {}).get("labels") or {},
+        labels=metadata.get("labels") or {},
         implied=node.implied,
+        adopts="" if node.implied else adoption.adopted(metadata.get("annotations") or {}, print_),
     )
 
 

@@ -6,11 +6,12 @@ the decision that takes its place, or lets it act. Plan and apply ask the same g
 from reconciler.kind import Action, Decision, Halt
 from reconciler.kinds.project import ProjectSpec
 from reconciler.plan import Guard, Step
+from reconciler.selection import LEFT_OUT
 
 
 def of(project: ProjectSpec) -> tuple[Guard, ...]:
     """All that a project asks for."""
-    return (suspension(project.suspend),)
+    return (suspension(project.suspend), exclusion)
 
 
 def suspension(project: bool) -> Guard:
@@ -24,6 +25,13 @@ def suspension(project: bool) -> Guard:
         return Decision(Action.BLOCK, why, step.decision.observed, halt=Halt.SUSPENDED)
 
     return guard
+
+
+def exclusion(step: Step) -> Decision | None:
+    """Nothing is made for what somebody left out; what needs it waits."""
+    pattern = step.wanted.facts.get(LEFT_OUT)
+    why = f"left out by --exclude {pattern}"
+    return Decision(Action.BLOCK, why, step.decision.observed, halt=Halt.LATER) if pattern else None
 
 
 def building(step: Step) -> Decision | None:

@@ -22,20 +22,30 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+STAMPED = ("project", "address", "fingerprint")
+PROTECT = "reconciler_protect"  # in the metadata of what nobody may delete
+
+
 class Stamp(NamedTuple):
     """What we write on everything we make: whose it is and what was asked for."""
 
     project: str
     address: str
     fingerprint: str
+    protect: bool = False  # its manifest said that nobody may delete it
 
     def metadata(self) -> dict[str, str]:
-        return {f"reconciler_{key}": value for key, value in self._asdict().items()}
+        named = {f"reconciler_{key}": getattr(self, key) for key in STAMPED}
+        return named | ({PROTECT: "true"} if self.protect else {})
 
     @classmethod
     def read(cls, metadata: Mapping[str, str] | None) -> "Stamp | None":
-        found = [(metadata or {}).get(f"reconciler_{key}") for key in cls._fields]
-        return cls(*map(str, found)) if all(found) else None
+        known = metadata or {}
+        found = [known.get(f"reconciler_{key}") for key in STAMPED]
+        if not all(found):
+            return None
+        project, address, fingerprint = map(str, found)
+        return cls(project, address, fingerprint, known.get(PROTECT) == "true")
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,22 @@ class Seen:
             else:
                 others[each.id] = each
         return cls(stamped, others)
+
+    def taking(self, fingerprint: str, observed: Observed) -> "Seen":
+        """With an object that we did not make standing for what has this fingerprint."""
+        others = {id: each for id, each in self.unstamped.items() if id != observed.id}
+        hits = [observed, *self.by_fingerprint.get(fingerprint, [])]
+        return Seen({**self.by_fingerprint, fingerprint: hits}, others)
+
+    def adding(self, observed: Observed, project: str) -> "Seen":
+        """With an object that was made meanwhile, in place of what it was before."""
+        objects = [each for hits in self.by_fingerprint.values() for each in hits]
+        others = [each for each in (*objects, *self.unstamped.values()) if each.id != observed.id]
+        seen = Seen.of([*others, observed], project)
+        for fingerprint, hits in self.by_fingerprint.items():
+            for adopted in (each for each in hits if each.id in seen.unstamped):
+                seen = seen.taking(fingerprint, adopted)
+        return seen
 
 
 class Action(StrEnum):
@@ -127,6 +153,13 @@ class Ask(NamedTuple):
     body: dict[str, Any]
 
 
+class Removal(NamedTuple):
+    """The one request that deletes an object, or what it left behind where the object itself has to stay."""
+
+    collection: str
+    id: str
+
+
 Needs = Mapping[Address, Observed]  # what stands ready of what a resource refers to
 
 
@@ -171,6 +204,7 @@ class Kind:
         """
         Everything of this kind on the platform. Raises PlatformError; never returns a part.
 
+        Where the platform can tell, what other projects made is left out, unless `project` is empty.
         `parents` are the standing objects of the kind named by `under`, for collections inside others.
         """
         return []
@@ -212,6 +246,19 @@ class Kind:
     def observe(self, made: Object) -> Observed:
         """An object of the platform as we see it. Pure."""
         raise AssertionError(f"{self.name} has no objects")
+
+    def removal(self, observed: Observed) -> Removal | None:
+        """What can be deleted of an object that has ended; None where nothing can. Pure."""
+        return Removal(self.collection, observed.id) if self.collection else None
+
+    def restamp(self, observed: Observed, stamp: Stamp) -> Ask | None:
+        """The request that writes another stamp on an object; None where its platform has no such request. Pure."""
+        return None
+
+    def place(self, observed: Observed) -> str:
+        """The collection that holds one of its objects. Pure."""
+        assert self.collection is not None  # or it would have no objects
+        return self.collection
 
     def cancel(self, platform: Platform, duplicate: Observed) -> None:
         """Stop a duplicate from costing more."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from reconciler import supersede
+from reconciler import adoption, supersede
 from reconciler.fingerprint import dotted
 from reconciler.kind import Action, Decision, Kind, Needs, Observed, Seen, Unseen
 from reconciler.resource import Address, Desired, Wanted
@@ -76,10 +76,25 @@ class Step:
 Guard = Callable[[Step], Decision | None]  # what stops a step that would act; None lets it act
 
 
+class Deletion(NamedTuple):
+    """One object that no manifest wants; `kept` says why it stays all the same, and is empty where it goes."""
+
+    kind: str
+    observed: Observed
+    why: str
+    kept: str = ""
+
+
 @dataclass(frozen=True)
 class Plan:
     steps: tuple[Step, ...]
     counts: Counter[Action] = field(default_factory=Counter)
+    deletions: tuple[Deletion, ...] = ()  # in the order in which they are done
+
+    def pruned(self, deletions: tuple[Deletion, ...]) -> "Plan":
+        """The plan with what is deleted behind it."""
+        goes = sum(1 for each in deletions if not each.kept)
+        return replace(self, counts=self.counts + Counter({Action.DELETE: goes}), deletions=deletions)
 
     @property
     def pending(self) -> bool:
@@ -153,6 +168,8 @@ def _unguarded(
     if isinstance(seen, Unseen):
         return Step(wanted, Decision(Action.BLOCK, f"cannot be seen now: {seen.why}"))
     decision = kind.decide(wanted, seen, ready, evidence)
+    if wanted.adopts and decision.action is Action.CREATE and not kind.measures:
+        return Step(wanted, Decision(Action.BLOCK, adoption.lacking(wanted, kind, seen)))
     decision = supersede.decide(wanted, kind.noun, seen, decision, asked)
     waiting = tuple(dict.fromkeys(_waiting(wanted, ready, steps)))
     if decision.action is Action.KEEP and decision.observed is None:

@@ -76,6 +76,9 @@ class ResourceSpec(Spec):
     suspend: Annotated[bool, COSMETIC] = PydanticField(
         False, description="leave it as it stands; make nothing for it"
     )
+    protect: Annotated[bool, COSMETIC] = PydanticField(
+        False, description="nobody deletes what was made for it, even when this manifest is gone"
+    )
 
 
 class Field(NamedTuple):
@@ -132,6 +135,7 @@ class Wanted(msgspec.Struct, frozen=True):
     line: int
     labels: dict[str, str] = {}
     implied: bool = False  # by a promotion rule, not written by anybody
+    adopts: str = ""  # the id of an object made elsewhere that stands for it
 
     @property
     def where(self) -> str:

@@ -43,6 +43,7 @@ def incumbent(wanted: Wanted, spec: PromotionRuleSpec, channel: Channel, desired
             if run not in desired:
                 question = PromptSpec.model_validate(asked.body) if asked else None
                 body = implied(eval_, measure, subject, question, sample)
+                body |= {"suspend": True} if spec.suspend else {}
                 more[run] = _run(run, body, like, desired | more)
     needs = (
         *wanted.needs,

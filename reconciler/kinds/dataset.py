@@ -18,7 +18,9 @@ from reconciler.resource import COSMETIC, ResourceSpec, Wanted
 from reconciler.world import Object, Platform, Upload
 
 Format = Literal["chat", "vision", "preference", "reinforcement", "items"]
-STAMPED = re.compile(r"(?P<name>[^@]+)@(?P<project>[^@]+)\.(?P<fingerprint>[0-9a-f]{64})\.jsonl")
+STAMPED = re.compile(
+    r"(?P<name>[^@]+)@(?P<project>[^@]+)\.(?P<fingerprint>[0-9a-f]{64})(?P<protect>\.protected)?\.jsonl"
+)
 
 
 class DatasetSpec(ResourceSpec):
@@ -72,7 +74,8 @@ class DatasetKind(Kind):
         return super().decide(wanted, Seen({wanted.fingerprint: whole}), needs)
 
     def ask(self, wanted: Wanted, needs: Needs, stamp: Stamp, decision: Decision) -> Ask:
-        filename = f"{wanted.address.name}@{stamp.project}.{stamp.fingerprint}.jsonl"
+        protected = ".protected" if stamp.protect else ""
+        filename = f"{wanted.address.name}@{stamp.project}.{stamp.fingerprint}{protected}.jsonl"
         purpose = "evals" if wanted.body["format"] == "items" else "fine-tune"
         return Ask("files", {"purpose": purpose, "file": Upload(Path(wanted.facts["path"]), filename)})
 
@@ -80,7 +83,9 @@ class DatasetKind(Kind):
         named = STAMPED.fullmatch(made.get("filename") or "")
         return Observed(
             id=made["id"],
-            stamp=Stamp(named["project"], f"Dataset/{named['name']}", named["fingerprint"])
+            stamp=Stamp(
+                named["project"], f"Dataset/{named['name']}", named["fingerprint"], bool(named["protect"])
+            )
             if named
             else None,
             state=State.FAILED if made.get("status") == "error" else State.READY,

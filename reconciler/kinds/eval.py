@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from reconciler.errors import Problem
-from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Stamp, State
+from reconciler.kind import PROTECT, Ask, Decision, Kind, Needs, Observed, Stamp, State
 from reconciler.kinds.grader import Inline, texts, wire
 from reconciler.kinds.prompt import SamplingParams, variables
 from reconciler.resource import COSMETIC, Address, Ref, ResourceSpec, Wanted
@@ -120,6 +120,10 @@ class EvalKind(Kind):
             "metadata": stamp.metadata() | ({CLUSTER: spec.cluster} if spec.cluster else {}),
         }
         return Ask("evals", body)
+
+    def restamp(self, observed: Observed, stamp: Stamp) -> Ask:
+        others = {k: v for k, v in (observed.body.get("metadata") or {}).items() if k != PROTECT}
+        return Ask(f"evals/{observed.id}", {"metadata": others | stamp.metadata()})
 
     def observe(self, made: Object) -> Observed:
         return Observed(

@@ -7,7 +7,19 @@ from pydantic import Field, model_validator
 
 from reconciler import judgedrows
 from reconciler.errors import Problem
-from reconciler.kind import Action, Ask, Decision, Kind, Needs, Observed, Progress, Seen, Stamp, State
+from reconciler.kind import (
+    Action,
+    Ask,
+    Decision,
+    Kind,
+    Needs,
+    Observed,
+    Progress,
+    Removal,
+    Seen,
+    Stamp,
+    State,
+)
 from reconciler.kinds.eval import EvalSpec
 from reconciler.kinds.grader import model_name
 from reconciler.kinds.prompt import PromptSpec, SamplingParams, variables
@@ -156,6 +168,12 @@ class EvalRunKind(Kind):
             created_at=made.get("created_at") or 0,
             note=error.get("message") or made["status"],
         )
+
+    def removal(self, observed: Observed) -> Removal:
+        return Removal(f"evals/{observed.body['eval_id']}/runs", observed.id)
+
+    def place(self, observed: Observed) -> str:
+        return f"evals/{observed.body['eval_id']}/runs"
 
     def cancel(self, platform: Platform, duplicate: Observed) -> None:
         run = f"evals/{duplicate.body['eval_id']}/runs/{duplicate.id}"

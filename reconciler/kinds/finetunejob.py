@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from reconciler.errors import Problem
-from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Progress, Stamp, State
+from reconciler.kind import Ask, Decision, Kind, Needs, Observed, Progress, Removal, Stamp, State
 from reconciler.kinds.grader import GraderSpec, model_name, wire
 from reconciler.resource import COSMETIC, Address, Ref, ResourceSpec, Spec, Wanted
 from reconciler.supersede import OnSupersede
@@ -125,7 +125,7 @@ class FineTuneJobKind(Kind):
             )
 
     def look(self, platform: Platform, project: str, parents: Iterable[Observed] = ()) -> list[Observed]:
-        ours = {"metadata[reconciler_project]": project}
+        ours = {"metadata[reconciler_project]": project} if project else {}
         return [self.observe(job) for job in platform.list("fine_tuning/jobs", **ours)]
 
     def ask(self, wanted: Wanted, needs: Needs, stamp: Stamp, decision: Decision) -> Ask:
@@ -165,6 +165,11 @@ class FineTuneJobKind(Kind):
             created_at=made.get("created_at") or 0,
             note=error.get("message") or made["status"],
         )
+
+    def removal(self, observed: Observed) -> Removal | None:
+        """A job stays for ever; its model does not have to."""
+        model = observed.body.get("fine_tuned_model")
+        return Removal("models", model) if model and observed.state is State.READY else None
 
     def cancel(self, platform: Platform, duplicate: Observed) -> None:
         platform.create(f"fine_tuning/jobs/{duplicate.id}/cancel", {}, key=f"cancel:{duplicate.id}")

@@ -88,6 +88,9 @@ class ModelKind(Kind):
         )
         return Ask("reconciler/models", {"id": wanted.facts["wire_id"], "source": source})
 
+    def removal(self, observed: Observed) -> None:
+        """A base model is everybody's."""
+
     def observe(self, made: Object) -> Observed:
         return Observed(made["id"], None, State.READY, made, made.get("created") or 0)
 
