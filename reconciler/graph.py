@@ -53,6 +53,16 @@ class _Node:
 
 def resolve(manifests: Iterable[Manifest], kinds: Mapping[str, Kind], root: Path) -> Desired:
     """The desired state of the tree below `root`. Raises ManifestError with all problems."""
+    desired, problems = resolve_part(manifests, kinds, root)
+    if problems:
+        raise ManifestError(problems)
+    return desired
+
+
+def resolve_part(
+    manifests: Iterable[Manifest], kinds: Mapping[str, Kind], root: Path
+) -> tuple[Desired, list[Problem]]:
+    """As much of the desired state as can be resolved, and all that is wrong with the rest."""
     problems: list[Problem] = []
     nodes = _validate(manifests, kinds, problems)
     for node in list(nodes.values()):
@@ -73,9 +83,7 @@ def resolve(manifests: Iterable[Manifest], kinds: Mapping[str, Kind], root: Path
                 problems += found
             else:
                 desired[node.address] = wanted
-    if problems:
-        raise ManifestError(problems)
-    return desired
+    return desired, problems
 
 
 def _validate(

@@ -34,11 +34,13 @@ class Project:
     name: str
     spec: ProjectSpec
     desired: Desired
+    home: Path | None = None  # where what outlives a revision is kept; with the manifests if unset
+    whole: bool = True  # whether `desired` is all that is declared, or somebody chose
 
     @property
     def data(self) -> Path:
         """The data folder: journal, cache, the embedded platform's store. Ignored by git."""
-        return self.root / DATA
+        return (self.home or self.root) / DATA
 
     def journal_url(self, environment: Mapping[str, str]) -> str:
         """Where the journal is, as SQLAlchemy has it. Raises ReconcilerError when its variable is not set."""
@@ -54,7 +56,7 @@ class Project:
 
     @property
     def releases(self) -> Path:
-        return self.root / "releases"
+        return (self.home or self.root) / "releases"
 
     def find(self, text: str) -> Wanted:
         """The resource meant by `Kind/name`. Raises ReconcilerError that names a near one."""
@@ -73,9 +75,16 @@ class _Cached(msgspec.Struct):
     desired: list[Wanted]
 
 
-def load(root: Path) -> Project:
-    """Read and resolve a tree, or remember it. Raises ManifestError with every problem found."""
-    desired = _remembered(root)
+def load(root: Path, home: Path | None = None) -> Project:
+    """
+    Read and resolve a tree, or remember it. Raises ManifestError with every problem found.
+
+    `home` keeps the data folder and the releases where the tree itself is one of many revisions. A file in
+    place of a folder, such as kustomize writes, is a tree with a home beside it that is called like the file.
+    """
+    source, (root, beside) = root, _places(root)
+    home = home or beside
+    desired = _remembered(source, home or root)
     if desired is None:
         tree, problems = loader.read_tree(root)
         try:
@@ -84,7 +93,12 @@ def load(root: Path) -> Project:
             problems += error.problems
         if problems or desired is None:
             raise ManifestError(problems)
-        _remember(root, tree.files, desired)
+        _remember(source, home or root, tree.files, desired)
+    return of(root, desired, home)
+
+
+def of(root: Path, desired: Desired, home: Path | None = None) -> Project:
+    """The project of a resolved tree. Raises ManifestError where there is none."""
     project = next((wanted for wanted in desired.values() if wanted.address.kind == "Project"), None)
     if project is None:
         what = "no manifest of kind Project here; add one, its name goes on everything that is made"
@@ -120,7 +134,7 @@ def keep(data: Path) -> Path:
     return data
 
 
-def _remembered(root: Path) -> Desired | None:
+def _remembered(root: Path, home: Path) -> Desired | None:
     try:
         cached = msgspec.msgpack.decode((root / DATA / "resolved.cache").read_bytes(), type=_Cached)
     except (OSError, msgspec.MsgspecError):
@@ -133,7 +147,7 @@ def _remembered(root: Path) -> Desired | None:
     return {wanted.address: wanted for wanted in cached.desired}
 
 
-def _remember(root: Path, files: list[FileStamp], desired: Desired) -> None:
+def _remember(root: Path, home: Path, files: list[FileStamp], desired: Desired) -> None:
     paths = sorted({path for wanted in desired.values() for path in wanted.facts.get("inputs", ())})
     inputs = [stamp for stamp in map(_stamp, paths) if stamp]
     newest = max((stamp.mtime_ns for stamp in (*files, *inputs)), default=0)

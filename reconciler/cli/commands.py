@@ -123,13 +123,6 @@ def graph(folder: Path, drawing: str) -> int:
     return 0
 
 
-def run(folder: Path, platform: str | None, interval: float) -> int:
-    from reconciler import daemon
-
-    daemon.run(folder, platform, interval, session.writing, session.chosen)
-    return 0
-
-
 def serve(arguments: list[str]) -> None:
     """Become the platform's own process. Never returns."""
     os.execv(sys.executable, [sys.executable, "-m", "reconciler.selfhosted", *arguments])

@@ -9,10 +9,18 @@ import sys
 import typer
 
 from reconciler.cli.app import app
-from reconciler.cli.declare import basics, channels, platform
+from reconciler.cli.declare import basics, channels, daemon, money, platform
 from reconciler.errors import ReconcilerError
 
-__all__ = ["app", "basics", "channels", "main", "platform"]  # importing a declaration declares it
+__all__ = [
+    "app",
+    "basics",
+    "channels",
+    "daemon",
+    "main",
+    "money",
+    "platform",
+]  # importing a declaration declares it
 INTERRUPTED = 130  # exit code
 
 

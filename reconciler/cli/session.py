@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler import git, guards
@@ -43,16 +44,52 @@ def reading(project: Project, name: str) -> Iterator[World]:
 
 
 @contextmanager
-def writing(project: Project, name: str, *, trains: bool = True) -> Iterator[tuple[World, Creator]]:
-    """The world to change, and the hand that does. A platform that is started for it may be told to train nothing."""
+def writing(
+    project: Project, name: str, commit: Callable[[], str | None] | None = None, *, trains: bool = True
+) -> Iterator[tuple[World, Creator]]:
+    """
+    The world to change, and the hand that does. A platform that is started for it may be told to train nothing.
+
+    `commit` tells which one the manifests are at; git is asked in their folder if unset.
+    """
     from reconciler.holder import me
     from reconciler.journal import Journal
 
     keep(project.data)
     journal = Journal.open(project.journal_url(os.environ))
     with _platform(project, name, write=True, trains=trains) as platform:
-        world = World(project.name, all_kinds(), _releasing(project, name, platform), guards.of(project.spec))
+        world = World(
+            project.name, _kinds(project), _releasing(project, name, platform, commit), guards.of(project.spec),
+            accounts=accounts(project, name, journal).opened(),
+        )  # fmt: skip
         yield world, Creator(world.platform, journal, me(), time.time)
+
+
+def renewed(project: Project, name: str, world: World, creator: Creator) -> World:
+    """The same world, for manifests that may have changed all but its platform and its journal."""
+    books = accounts(project, name, creator.journal).opened()
+    return replace(world, kinds=_kinds(project), guards=guards.of(project.spec), accounts=books)
+
+
+def accounts(project: Project, name: str, journal: "Journal | None") -> Accounts:
+    """The project's prices, budgets and ledger; a journal that was opened to look at is never written."""
+    from reconciler.money.ledger import Ledger
+
+    ledger = Ledger(journal) if journal else None
+    return Accounts.of(project.name, project.spec, name, project.data, ledger)
+
+
+def estimates(project: Project, name: str, made: Plan) -> dict[Address, Estimate]:
+    """What every step will take that would act."""
+    return accounts(project, name, peek(project)).estimates(made)
+
+
+def unaffordable(project: Project, name: str, made: Plan) -> tuple[Guard, ...]:
+    """What stops the steps of a plan that the project's budgets have no room for."""
+    if not project.spec.budgets or not made.pending:
+        return ()
+    books = accounts(project, name, peek(project))
+    return (guards.budget(books.refusals(made, books.estimates(made), time.time())),)
 
 
 def memory(project: Project, name: str) -> dict[Address, Remembered]:
@@ -76,11 +113,18 @@ def peek(project: Project) -> "Journal | None":
     return Journal.peek(project.journal_url(os.environ))
 
 
-def _releasing(project: Project, name: str, platform: Platform) -> WithReleases:
+def _kinds(project: Project) -> dict[str, Kind]:
+    """Every kind; the one that judges costs knows the project's prices."""
+    return all_kinds() | {"PromotionRule": PromotionRuleKind(project.spec.prices.book().own)}
+
+
+def _releasing(
+    project: Project, name: str, platform: Platform, commit: Callable[[], str | None] | None = None
+) -> WithReleases:
     """With releases as files; those of a platform other than the default in a folder of their own."""
     own = name != project.spec.platform
     folder = project.releases / f"@{name}" if own else project.releases
-    return WithReleases(platform, folder, lambda: git.commit(project.root))
+    return WithReleases(platform, folder, commit or (lambda: git.commit(project.root)))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Commands of every day: check, plan, apply, look, explain, report, run."""
+"""Commands of every day: check, plan, apply, look, explain, report."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -131,15 +131,3 @@ def graph(
     from reconciler.cli import commands
 
     raise typer.Exit(commands.graph(folder, drawing))
-
-
-@app.command()
-def run(
-    folder: Folder = HERE,
-    platform: On = None,
-    interval: Annotated[float, typer.Option(help="seconds between passes when nothing moves")] = 60.0,
-) -> None:
-    """Keep it so: watch the manifests and reconcile until stopped."""
-    from reconciler.cli import commands
-
-    raise typer.Exit(commands.run(folder, platform, interval))

@@ -1,0 +1,19 @@
+"""`run`: what a daemon is put together from."""
+
+import os
+from pathlib import Path
+
+from reconciler.cli import session
+from reconciler.daemon import start
+from reconciler.daemon.start import Git, Options
+from reconciler.errors import ReconcilerError
+
+KEPT = "reconciler-home"  # below the working folder
+
+
+def run(folder: Path, platform: str | None, interval: float, home: Path | None, git: Git | None) -> int:
+    if git is None and home is not None:
+        raise ReconcilerError("--home goes with --git; without it everything is kept with the manifests")
+    kept = (home or Path(os.environ.get("STATE_DIRECTORY") or KEPT)) if git else folder
+    start.run(Options(kept, platform, interval, git), session)
+    return 0

@@ -1,0 +1,119 @@
+"""
+Put a daemon together, and end it well.
+
+The loop has a thread of its own, so that a signal is heard at once: the call in flight gets GRACE to end,
+then our claims are given back whatever it does. What it may have made is looked for by the next one.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from reconciler.daemon.board import Board
+from reconciler.daemon.checkout import Checkout, Place
+from reconciler.daemon.loop import Chance, Loop, Means
+from reconciler.daemon.source import Branch, Folder, Source
+from reconciler.errors import ReconcilerError
+from reconciler.git import Remote
+
+GRACE = 1.5  # seconds
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Git:
+    """Which branch to follow. `signers` has the keys that may sign its commits."""
+
+    url: str
+    branch: str = "main"
+    path: str = "."
+    token_env: str | None = None
+    signers: Path | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """`home` is the folder of manifests, or with `git` the folder that keeps what is fetched and made."""
+
+    home: Path
+    platform: str | None = None
+    interval: float = 60.0
+    git: Git | None = None
+
+
+def run(options: Options, means: Means) -> None:
+    """Reconcile until SIGTERM or SIGINT. Raises ReconcilerError only when the first look fails."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ]
+    )
+    chance = Chance(time.time, random.random)
+    loop = Loop(_source(options), means, options.platform, options.interval, Board(), chance)
+    over = threading.Event()
+    failed: list[ReconcilerError] = []
+
+    def work() -> None:
+        try:
+            loop.run()
+        except ReconcilerError as error:
+            failed.append(error)
+        finally:
+            over.set()
+
+    thread = threading.Thread(target=work, name="loop", daemon=True)
+    with _signals(over):
+        thread.start()
+        over.wait()
+        _end(loop, thread)
+    if failed:
+        raise failed[0]
+
+
+def _end(loop: Loop, thread: threading.Thread) -> None:
+    loop.finish()
+    until = time.monotonic() + GRACE
+    ended = loop.left.wait(GRACE)
+    if loop.hand:
+        loop.hand.land(max(0.0, until - time.monotonic()))
+        if given := loop.hand.journal.give_back(loop.hand.holder):
+            log.warning("claims.released", claims=given)
+    if ended:
+        thread.join()  # a platform that we started saves what it trains
+    log.info("daemon.stopped", project=loop.board.moment.project)
+    if not ended:  # a call that hangs would keep the process; what it makes is found by its stamp
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def _source(options: Options) -> Source:
+    if options.git is None:
+        return Folder(options.home)
+    git = options.git
+    options.home.mkdir(parents=True, exist_ok=True)
+    place = Place(Remote(git.url, git.token_env), git.branch, os.path.normpath(git.path).strip("/"))
+    checkout = Checkout(place, options.home, git.signers.absolute() if git.signers else None)
+    return Branch(checkout, options.home, options.interval, random.random)
+
+
+@contextlib.contextmanager
+def _signals(over: threading.Event) -> Iterator[None]:
+    before = {
+        number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
