@@ -120,6 +120,7 @@ class Halt(StrEnum):
     UNAPPROVED = "unapproved"  # somebody has to say yes
     DRIFT = "drift"  # somebody changed what we made, and we leave it
     SUSPENDED = "suspended"  # its manifest says not now
+    LATER = "later"  # this apply leaves it for another one
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,6 @@ class Decision:
     """What to do about one resource, and why; `observed` is what it rests on."""
 
     action: Action
-    LATER = "later"  # this apply leaves it for another one
     why: str = ""
     observed: Observed | None = None
     duplicates: tuple[Observed, ...] = ()  # to be cancelled: made twice by somebody, or wanted no more
