@@ -4,6 +4,7 @@ What a gate can tell on so many items, before anybody pays for measuring them. P
 Items are taken to be independent; where they come in clusters, less can be told.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from reconciler.evidence import Rule
@@ -38,22 +39,32 @@ def _quick(rule: Rule, n: int, level: float) -> str:
     return f"n={n}: passes {power.USUAL:.0%} of the time if {least:.1%} of answers take less than {rule.value:g} ms"
 
 
+def detectable(rule: Rule, n: int, level: float, expected: Expectation) -> float | None:
+    """
+    The smallest improvement over the baseline that a comparing gate passes most of the time, in its metric's
+    unit; None where no improvement does. `level` is one-sided.
+    """
+    return _least(rule, n, power.anytime(level) if rule.anytime else level, expected)
+
+
+def _least(rule: Rule, n: int, level: float, expected: Expectation) -> float | None:
+    farthest = rule.line + 10 * expected.spread if rule.metric == "mean_score" else 1.0
+    return power.detectable(_chance(rule, n, level, expected), rule.line, farthest)
+
+
+def _chance(rule: Rule, n: int, level: float, expected: Expectation) -> Callable[[float], float]:
+    """How likely a comparing gate is to pass, by how much the candidate is really better."""
+    if rule.metric == "mean_score":
+        return lambda effect: power.of_mean(n, rule.line, effect, expected.spread, level)
+    return lambda effect: power.of_flips(n, rule.line, effect, expected.disagreement, level)
+
+
 def _compared(rule: Rule, n: int, level: float, expected: Expectation) -> str:
     if rule.metric == "mean_score":
         assumed = f"if differences spread by {expected.spread:g}"
-
-        def chance(effect: float) -> float:
-            return power.of_mean(n, rule.line, effect, expected.spread, level)
-
-        farthest = rule.line + 10 * expected.spread
     else:
         assumed = f"if they differ on {expected.disagreement:.0%}"
-
-        def chance(effect: float) -> float:
-            return power.of_flips(n, rule.line, effect, expected.disagreement, level)
-
-        farthest = 1.0
-    least = power.detectable(chance, rule.line, farthest)
+    chance, least = _chance(rule, n, level, expected), _least(rule, n, level, expected)
     shows = f"detects {_points(rule, least)}" if least is not None else "detects nothing"
     chances = f"passes {chance(0.0):.0%} if equal"
     if expected.effect is not None:

@@ -125,7 +125,7 @@ def make(
         if step.action is Action.KEEP and step.decision.observed:
             ready[wanted.address] = step.decision.observed
         if step.action in (Action.CREATE, Action.UPDATE) or kind.collection is None:
-            step = _explain(step, memory.get(wanted.address))
+            step = explain(step, memory.get(wanted.address))
             if step.decision.evidence is None and step.decision.body is None:
                 step = replace(step, notes=tuple(kind.foresee(wanted, desired)))
         steps[wanted.address] = step
@@ -193,7 +193,8 @@ def _waiting(wanted: Wanted, ready: Needs, steps: Mapping[Address, Step]) -> Ite
             yield from step.after if step.action is Action.KEEP else (need.address,)
 
 
-def _explain(step: Step, before: Remembered | None) -> Step:
+def explain(step: Step, before: Remembered | None) -> Step:
+    """The step with what differs from what its address stood for, if anything does."""
     wanted = step.wanted
     if before is None or before.fingerprint == wanted.fingerprint:
         return step
@@ -204,10 +205,8 @@ def _explain(step: Step, before: Remembered | None) -> Step:
         if old.get(at) != new.get(at)
     )
     digests = wanted.facts.get("row_digests")
-    return Step(
-        wanted, step.decision, step.after, before.fingerprint, changes,
-        compare_rows(before.row_digests, digests) if digests and before.row_digests else None,
-    )  # fmt: skip
+    rows = compare_rows(before.row_digests, digests) if digests and before.row_digests else None
+    return replace(step, replaces=before.fingerprint, changes=changes, rows=rows)
 
 
 def compare_rows(before: bytes, after: bytes) -> RowChanges:

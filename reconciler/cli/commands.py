@@ -43,19 +43,15 @@ def validate(folder: Path, output: str) -> int:
     return 0
 
 
-def plan(folder: Path, output: str, platform: str | None, out: Path | None = None) -> int:
-    project, name, made = _planned(folder, platform)
-    if out:
-        from reconciler.cli.planning import write
-
-        write(out, project, name, made)
+def tell(project: Project, name: str, made: Plan, output: str) -> int:
+    """Say what a plan would do."""
     say = {"json": render.plan_json, "markdown": render.plan_markdown}.get(output, render.plan_text)
     print(say(made, project.name, name, locate))
-    return PENDING if made.pending else _halted(made.steps)
+    return code_of(made)
 
 
 def status(folder: Path, output: str, platform: str | None) -> int:
-    project, name, made = _planned(folder, platform)
+    project, name, made = planned(folder, platform)
     say = {
         "json": lambda *_: render.plan_json(made, project.name, name, locate),
         "markdown": render.status_markdown,
@@ -65,7 +61,7 @@ def status(folder: Path, output: str, platform: str | None) -> int:
 
 
 def explain(address: str, folder: Path, output: str, platform: str | None) -> int:
-    project, name, made = _planned(folder, platform)
+    project, name, made = planned(folder, platform)
     wanted = project.find(address)
     step = next(each for each in made.steps if each.address == wanted.address)
     events = session.events(project, wanted.address)
@@ -140,7 +136,8 @@ def locate(wanted: Wanted, change: Change) -> str:
     )
 
 
-def _planned(folder: Path, platform: str | None) -> tuple[Project, str, Plan]:
+def planned(folder: Path, platform: str | None) -> tuple[Project, str, Plan]:
+    """What would be done for a folder, and on which platform. Raises ReconcilerError."""
     project = load(folder)
     name = session.chosen(project, platform)
     with session.reading(project, name) as world:
@@ -169,6 +166,11 @@ def _unremembered(before: Plan, remembered: dict[str, str]) -> list[Wanted]:
 
 def _ended(done: Pass) -> int:
     return 1 if done.failed else _halted(done.steps) or (0 if done.settled else IN_PROGRESS)
+
+
+def code_of(made: Plan) -> int:
+    """The exit code of a plan."""
+    return PENDING if made.pending else _halted(made.steps)
 
 
 def _halted(steps: tuple[Step, ...]) -> int:

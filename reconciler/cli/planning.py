@@ -5,12 +5,65 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from reconciler import git, savedplan
+from reconciler import baseline, git, rowshapes, rule, savedplan
 from reconciler.cli import commands, terms
+from reconciler.cli.comment import Subject, comment
 from reconciler.cli.terms import FREE
+from reconciler.compare import Compared, compare
 from reconciler.errors import ReconcilerError
 from reconciler.plan import Plan
 from reconciler.project import Project
+from reconciler.resource import Address, Desired
+from reconciler.rowshapes import Example
+from reconciler.rule import PromotionRuleSpec
+from reconciler.savedplan import ACTING, RULE
+from reconciler.subject import run_of
+
+
+def plan(folder: Path, output: str, platform: str | None, out: Path | None, base: str | None) -> int:
+    """Say what an apply would do, against what was last applied or against a commit; and write it down."""
+    if base is None:
+        project, name, made = commands.planned(folder, platform)
+        if out:
+            write(out, project, name, made)
+        return commands.tell(project, name, made, output)
+    with baseline.at(folder, base) as before:
+        project, name, made = commands.planned(folder, platform)
+        compared = compare(made, before.desired)
+        if out:
+            write(out, project, name, compared.plan)
+        if output != "markdown":
+            return commands.tell(project, name, compared.plan, output)
+        about = Subject(
+            project.name, name, f"{before.ref} ({before.commit[:8]})", compared, before.note, {},
+            _examples(compared, before.desired, project.spec.show_rows), _detectable(compared),
+        )  # fmt: skip
+        print(comment(about, commands.locate), end="")
+        return commands.code_of(compared.plan)
+
+
+def _examples(compared: Compared, base: Desired, show: bool) -> dict[Address, tuple[Example, ...]]:
+    found = {}
+    for step in compared.shown:
+        if step.rows:
+            old, new = base[step.address].facts, step.wanted.facts
+            found[step.address] = rowshapes.examples(
+                step.rows, (Path(old["path"]), old["row_digests"]), (Path(new["path"]), new["row_digests"]), show
+            )
+    return found
+
+
+def _detectable(compared: Compared) -> list[tuple[str, float | None]]:
+    """What the gates can tell of every rule that would move a channel and was not measured yet."""
+    wanted = {step.address: step.wanted for step in compared.plan.steps}
+    told = []
+    for step in compared.shown:
+        if step.address.kind == RULE and step.action in ACTING and step.decision.evidence is None:
+            spec = PromotionRuleSpec.model_validate(step.wanted.body)
+            runs = {gate.eval: wanted[run_of(gate.eval, spec.names[0])] for gate in spec.gates}
+            items = {eval_: wanted[run.needed("dataset")].facts["rows"] for eval_, run in runs.items()}
+            told += rule.detectable(spec, items)
+    return told
 
 
 def write(out: Path, project: Project, platform: str, made: Plan) -> None:

@@ -94,6 +94,10 @@ class ProjectSpec(ResourceSpec):
         None,
         description="where intents, claims and history are kept; a SQLite file in the data folder if unset",
     )
+    show_rows: Annotated[bool, COSMETIC] = Field(
+        False,
+        description="whether the comment of a pull request may show rows of datasets, not only their shape",
+    )
     description: Annotated[str, COSMETIC] = ""
 
     @model_validator(mode="after")

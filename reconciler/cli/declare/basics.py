@@ -38,11 +38,19 @@ def plan(
     out: Annotated[
         Path | None, typer.Option("--out", help="write the plan to a file that apply takes", metavar="FILE")
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            help="explain what differs from this commit; as markdown: the comment of a pull request",
+            metavar="REF",
+        ),
+    ] = None,
 ) -> None:
     """Show what apply would do, and why. Exit 2 when there is something."""
-    from reconciler.cli import commands
+    from reconciler.cli import planning
 
-    raise typer.Exit(commands.plan(folder, output, platform, out))
+    raise typer.Exit(planning.plan(folder, output, platform, out, base))
 
 
 @app.command()
