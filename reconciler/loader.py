@@ -1,5 +1,5 @@
 """
-A folder of YAML, as documents that know where they were written.
+A folder of YAML, or one file of it, as documents that know where they were written.
 
 Every `.yaml` and `.yml` file below the root is ours and is read; only hidden names, `releases/`,
 kustomize's own file and trees inside the tree are passed over: where the root has its Project in a
@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +23,13 @@ import yaml
 from reconciler import yamlsafe
 from reconciler.errors import ManifestError, Problem
 from reconciler.resource import API_VERSION, NAME
+from reconciler.variables import Variables
 from reconciler.yamlsafe import shown
 
 FieldPath = tuple[str | int, ...]
 Flaws = Iterator[tuple[FieldPath, str]]
 
-_SUFFIXES = (".yaml", ".yml")
+SUFFIXES = (".yaml", ".yml")
 _PASSED_OVER = {"kustomization.yaml", "kustomization.yml", "releases"}
 _PROJECT_FILES = {"project.yaml", "project.yml"}
 _PROJECT = re.compile(rb"^kind:[ \t]+[\"']?Project\b", re.MULTILINE)
@@ -88,14 +89,23 @@ def load_tree(root: Path) -> Tree:
     return tree
 
 
-def read_tree(root: Path) -> tuple[Tree, list[Problem]]:
-    """Every document below `root` that can be used, and what is wrong with the others."""
+def read_tree(root: Path, environment: Mapping[str, str] = os.environ) -> tuple[Tree, list[Problem]]:
+    """Every document below `root` that can be used, its variables put in, and what is wrong with the others."""
     files, problems = walk(root)
     documents: list[Document] = []
     for file in files:
         found, wrong = read_file(file)
         documents += found
         problems += wrong
+    project = next((each for each in documents if each.kind == "Project"), None)
+    if project is None:
+        return Tree(root, documents, files), problems
+    variables = Variables.of(project.body, environment)
+    problems += [Problem(project.where("spec", "variables"), what) for what in variables.undeclared()]
+    if variables.declared:
+        for index, each in enumerate(documents):
+            documents[index] = replace(each, body=variables.within(each.body))
+            problems += [Problem(each.where(*at), what) for at, what in variables.taken()]
     return Tree(root, documents, files), problems
 
 
@@ -105,6 +115,8 @@ def walk(root: Path) -> tuple[list[FileStamp], list[Problem]]:
 
     None is opened but a `project.yaml` below the root: the name alone must not make a folder disappear.
     """
+    if root.is_file() and root.suffix in SUFFIXES:
+        return [_stamp(str(root), root.stat())], []
     if not root.is_dir():
         what = "this is a file; name the folder that holds it" if root.exists() else "no such folder"
         return [], [Problem(_shown(root), what)]
@@ -193,7 +205,7 @@ def _entries(folder: Path | str, problems: list[Problem], *, alone: bool) -> Ite
             problems.append(
                 Problem(_shown(entry.path), "links to folders are not followed; put the files here")
             )
-        elif entry.name.endswith(_SUFFIXES):
+        elif entry.name.endswith(SUFFIXES):
             yield entry
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from pydantic import ValidationError
 
-from reconciler import __version__, fingerprint, graph, loader
+from reconciler import __version__, fingerprint, graph, loader, variables
 from reconciler.errors import ManifestError, Problem, ReconcilerError
 from reconciler.kinds import all_kinds
 from reconciler.kinds.project import ProjectSpec
@@ -70,6 +70,7 @@ class Project:
 class _Cached(msgspec.Struct):
     made_by: str
     root: str
+    given: dict[str, str]  # what was said about variables
     files: list[FileStamp]
     inputs: list[FileStamp]
     desired: list[Wanted]
@@ -86,7 +87,7 @@ def load(root: Path, home: Path | None = None) -> Project:
     home = home or beside
     desired = _remembered(source, home or root)
     if desired is None:
-        tree, problems = loader.read_tree(root)
+        tree, problems = loader.read_tree(source)
         try:
             desired = graph.resolve(tree.documents, all_kinds(), root)
         except ManifestError as error:
@@ -103,7 +104,7 @@ def of(root: Path, desired: Desired, home: Path | None = None) -> Project:
     if project is None:
         what = "no manifest of kind Project here; add one, its name goes on everything that is made"
         raise ManifestError([Problem(str(root), what)])
-    return Project(root, project.address.name, ProjectSpec.model_validate(project.body), desired)
+    return Project(root, project.address.name, ProjectSpec.model_validate(project.body), desired, home)
 
 
 def outline(root: Path) -> Project:
@@ -119,10 +120,15 @@ def outline(root: Path) -> Project:
         for each in tree.documents:
             if each.kind == "Project":
                 with contextlib.suppress(ValidationError):
-                    return Project(
-                        root, each.name, ProjectSpec.model_validate(each.body.get("spec") or {}), {}
-                    )
+                    spec = ProjectSpec.model_validate(each.body.get("spec") or {})
+                    folder, home = _places(root)
+                    return Project(folder, each.name, spec, {}, home)
         raise
+
+
+def _places(root: Path) -> tuple[Path, Path | None]:
+    """The folder of a tree, and its home where that is another one."""
+    return (root.parent, root.parent / root.stem.lstrip(".")) if root.is_file() else (root, None)
 
 
 def keep(data: Path) -> Path:
@@ -136,10 +142,10 @@ def keep(data: Path) -> Path:
 
 def _remembered(root: Path, home: Path) -> Desired | None:
     try:
-        cached = msgspec.msgpack.decode((root / DATA / "resolved.cache").read_bytes(), type=_Cached)
+        cached = msgspec.msgpack.decode((home / DATA / "resolved.cache").read_bytes(), type=_Cached)
     except (OSError, msgspec.MsgspecError):
         return None
-    if cached.made_by != _maker() or cached.root != str(root):
+    if (cached.made_by, cached.root, cached.given) != (_maker(), str(root), variables.given(os.environ)):
         return None
     files, problems = loader.walk(root)
     if problems or files != cached.files or any(_stamp(each.path) != each for each in cached.inputs):
@@ -151,10 +157,11 @@ def _remember(root: Path, home: Path, files: list[FileStamp], desired: Desired) 
     paths = sorted({path for wanted in desired.values() for path in wanted.facts.get("inputs", ())})
     inputs = [stamp for stamp in map(_stamp, paths) if stamp]
     newest = max((stamp.mtime_ns for stamp in (*files, *inputs)), default=0)
-    if time.time_ns() - newest < YOUNG * 1e9 or not (root / DATA).is_dir():
+    if time.time_ns() - newest < YOUNG * 1e9 or not (home / DATA).is_dir():
         return
-    cached = _Cached(_maker(), str(root), files, inputs, list(desired.values()))
-    path = root / DATA / "resolved.cache"
+    given = variables.given(os.environ)
+    cached = _Cached(_maker(), str(root), given, files, inputs, list(desired.values()))
+    path = home / DATA / "resolved.cache"
     try:
         temporary = path.with_suffix(f".{os.getpid()}")
         temporary.write_bytes(msgspec.msgpack.encode(cached))

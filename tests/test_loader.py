@@ -188,10 +188,17 @@ def test_a_folder_that_is_not_there_is_a_problem(root: Path) -> None:
 
 
 def test_a_file_in_place_of_the_folder_is_a_problem(root: Path) -> None:
-    (root / "one.yaml").write_text(GOOD)
+    (root / "one.txt").write_text(GOOD)
 
-    expected = "manifests/one.yaml: this is a file; name the folder that holds it"
-    assert [expected] == problems_of(root / "one.yaml")
+    expected = "manifests/one.txt: this is a file; name the folder that holds it"
+    assert [expected] == problems_of(root / "one.txt")
+
+
+def test_a_file_of_manifests_is_a_tree_of_its_own(root: Path) -> None:
+    (root / "one.yaml").write_text(GOOD)
+    (root / "two.yaml").write_text("not read")
+
+    assert ["manifests/one.yaml"] == [each.path for each in loader.load_tree(root / "one.yaml").files]
 
 
 def test_a_link_that_leads_out_of_the_tree_is_not_read(root: Path) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from reconciler.kind import Action, Decision, Kind, Needs, Seen
 from reconciler.prices import Book, Price
 from reconciler.resource import COSMETIC, ResourceSpec, Spec, Wanted
+from reconciler.variables import NAME
 
 
 class Embedded(Spec):
@@ -78,6 +79,16 @@ class BudgetSpec(Spec):
         return self
 
 
+class VariableSpec(Spec):
+    """What differs from one environment to the next: `${NAME}` in a manifest stands for its value."""
+
+    default: str | int | float | bool | None = Field(
+        None, description="its value where nobody gives one, and so its type; without it one has to be given"
+    )
+    description: str = ""
+
+
+VariableName = Annotated[str, Field(pattern=f"^{NAME}$")]
 Place = Annotated[Embedded | OpenAI, Field(discriminator="type")]
 
 
@@ -97,6 +108,12 @@ class ProjectSpec(ResourceSpec):
     show_rows: Annotated[bool, COSMETIC] = Field(
         False,
         description="whether the comment of a pull request may show rows of datasets, not only their shape",
+    )
+    prune: Annotated[bool, COSMETIC] = Field(
+        False, description="delete what no manifest wants any more and nothing needs"
+    )
+    variables: Annotated[dict[VariableName, VariableSpec], COSMETIC] = Field(
+        default_factory=dict, description="by name; given by --set NAME=VALUE or RECONCILER_VAR_NAME"
     )
     description: Annotated[str, COSMETIC] = ""
 
