@@ -1,9 +1,10 @@
 """Databases as we use them: opened by URL, durable, and a sentence for everything that can be wrong with one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, Table, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -45,6 +46,11 @@ def make(opened: Engine, tables: Sequence[Table]) -> None:
                 table.create(db, checkfirst=True)
     except DatabaseError as error:
         raise broken(opened, error) from None
+
+
+def upserting(db: Connection) -> Callable[..., Any]:
+    """The `insert` of this database that knows what to do when another process was first."""
+    return postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
 
 
 def broken(opened: Engine, error: DatabaseError) -> ReconcilerError:

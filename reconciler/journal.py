@@ -8,7 +8,7 @@ the same thing; its token only grows, so a holder that slept can tell that it lo
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +25,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    bindparam,
-    delete,
     insert,
     inspect,
     select,
@@ -38,7 +36,7 @@ from sqlalchemy.exc import (
 )
 
 from reconciler import database
-from reconciler.database import SQLITE
+from reconciler.database import SQLITE, upserting
 from reconciler.holder import alive
 from reconciler.intent import LEASE, Claim, Held, Intent
 from reconciler.plan import Remembered
@@ -173,21 +171,30 @@ class Journal:
             ).rowcount
 
     def tokens(self, platform: str) -> dict[str, int]:
-        """By fingerprint, how often a claim was taken: what has grown since was somebody else's turn."""
+        """
+        By fingerprint, how often a claim was taken and given back: what has grown since was somebody else's turn.
+
+        A claim that is held now counts as not yet taken: what its holder makes may come after our look.
+        """
         with self.read() as db:
-            query = select(claims.c.fingerprint, claims.c.token).where(claims.c.platform == platform)
-            return {row.fingerprint: row.token for row in db.execute(query)}
+            rows = db.execute(select(claims).where(claims.c.platform == platform))
+            return {row.fingerprint: row.token - (row.holder != "") for row in rows}
 
     # Intents
 
     def open_intent(
-        self, claim: Claim, address: Address, now: float, doubted: Intent | None = None
+        self,
+        claim: Claim,
+        address: Address,
+        now: float,
+        doubted: Intent | None = None,
+        also: Callable[[Connection, Intent], None] | None = None,
     ) -> Intent | None:
         """
         Make durable that we are about to ask; None when the claim was lost meanwhile.
 
         `doubted` is the intent of the same request when it was asked before: it stays, and its window
-        starts anew.
+        starts anew. `also` is done in the same transaction; what it raises leaves nothing open.
         """
         with self.write() as db:
             held = db.execute(
@@ -197,17 +204,22 @@ class Journal:
             ).scalar()
             if held != claim.token:
                 return None
-            if doubted:
-                return self._renewed(db, doubted, now)
-            values = {
-                "platform": claim.platform,
-                "fingerprint": claim.fingerprint,
-                "address": str(address),
-                "opened_at": now,
-            }
-            id = db.execute(insert(intents).values(values)).inserted_primary_key
-            assert id is not None
-            return Intent(id[0], **values)  # type: ignore[arg-type]  # the four columns above
+            intent = self._renewed(db, doubted, now) if doubted else self._opened(db, claim, address, now)
+            if also:
+                also(db, intent)
+            return intent
+
+    @staticmethod
+    def _opened(db: Connection, claim: Claim, address: Address, now: float) -> Intent:
+        values = {
+            "platform": claim.platform,
+            "fingerprint": claim.fingerprint,
+            "address": str(address),
+            "opened_at": now,
+        }
+        id = db.execute(insert(intents).values(values)).inserted_primary_key
+        assert id is not None
+        return Intent(id[0], **values)  # type: ignore[arg-type]  # the four columns above
 
     def renew_intent(self, intent: Intent, now: float) -> Intent:
         """Its object may have come to be until now, so it is looked for from now on."""
@@ -253,14 +265,18 @@ class Journal:
                 "content": json.dumps(each.content),
                 "row_digests": each.facts.get("row_digests", b""),
             }
-            for each in wanted
+            for each in sorted(
+                wanted, key=lambda each: each.address
+            )  # in one order, or two would wait for each other
         ]
         if not rows:
             return
         with self.write() as db:
-            stale = delete(memory).where(memory.c.platform == platform, memory.c.address == bindparam("old"))
-            db.execute(stale, [{"old": row["address"]} for row in rows])
-            db.execute(insert(memory), rows)
+            insertion = upserting(db)(memory)
+            fresh = {name: insertion.excluded[name] for name in ("fingerprint", "content", "row_digests")}
+            db.execute(
+                insertion.on_conflict_do_update(index_elements=["platform", "address"], set_=fresh), rows
+            )
 
     def remembered(self, platform: str) -> dict[str, str]:
         """By address, the fingerprint each stood for when it was last applied."""

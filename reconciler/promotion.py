@@ -85,8 +85,12 @@ def decide(
 
 def _settled(policy: Policy, channel: Channel, observed: Observed | None) -> Decision:
     body = release.written(channel)
-    if channel.file in (release.MISSING, release.INTERRUPTED):
-        how = {release.MISSING: "is missing", release.INTERRUPTED: "was not written to its end"}
+    if channel.file in (release.MISSING, release.INTERRUPTED, release.BEHIND):
+        how = {
+            release.MISSING: "is missing",
+            release.INTERRUPTED: "was not written to its end",
+            release.BEHIND: f"shows how {channel.name} stood before",
+        }
         return Decision(
             Action.UPDATE, f"the release file {how[channel.file]}; it is written anew", observed, body=body
         )

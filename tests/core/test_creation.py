@@ -16,8 +16,11 @@ from memory_platform import (
 )
 
 from reconciler import engine
-from reconciler.creation import WINDOW
+from reconciler.creation import WINDOW, Deferred
 from reconciler.errors import Busy, Rejected, Unclear, Unreachable
+from reconciler.intent import Claim
+from reconciler.kind import Ask
+from reconciler.resource import Address
 
 JOBS = "fine_tuning/jobs"
 COLLECTIONS = ("files", JOBS, "reconciler/aliases")
@@ -283,6 +286,25 @@ def test_one_who_looked_too_early_does_not_ask_for_what_another_made_meanwhile(
     early.once()
 
     assert [2, 1, 1] == [platform.count(each) for each in ("files", JOBS, "evals")]
+
+
+def test_one_who_looked_while_another_was_about_to_ask_does_not_ask_too(tree: Path, clock: Clock) -> None:
+    platform = MemoryPlatform(capabilities=PLAIN)
+    early, other = Applier(tree, platform, clock, "a:1:1"), "b:1:1"
+    job = early.desired[Address.parse("FineTuneJob/tuned")]
+    journal = early.journal
+    claim = journal.claim("memory", job.fingerprint, other, clock.now())
+    assert isinstance(claim, Claim)
+    tokens = journal.tokens("memory")  # and now it looks, and sees nothing
+    intent = journal.open_intent(claim, job.address, clock.now())
+    assert intent
+    journal.close_intent(intent, "made", clock.now(), "ftjob-1")
+    journal.release(claim)
+
+    end = early.creator.make(job, Ask(JOBS, {}), None, tokens.get(job.fingerprint, 0))
+
+    assert isinstance(end, Deferred)
+    assert 0 == platform.count(JOBS)
 
 
 def test_two_who_apply_at_once_make_one_of_each(tree: Path) -> None:
