@@ -1,82 +1,107 @@
 """
-A supervised job through the platform against the same TRL run without it, start-up included, in one run.
+A job of each method through the platform against the same TRL run without it, start-up included, in one run.
 
-`python -m tests.bench training`: upload, train, save, load in the serving engine and answer, against a
-bare script that tokenizes, trains, evaluates and saves at each epoch.
+`python -m tests.bench training`: upload, train, save, load in the serving engine and answer, against
+`bare_training.py`, a script that tokenizes, trains, evaluates and saves as often.
 """
 
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
 
 from reconciler.platforms import embedded
 from reconciler.selfhosted import tiny
 from reconciler.world import Upload
 
-DATA = Path(__file__).parents[2] / "manifests" / "data"
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+BARE = Path(__file__).with_name("bare_training.py")
 WANTED = 1.15  # times the bare run
-BARE = """
-import sys
-from datasets import load_dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import SFTConfig, SFTTrainer
-base, train, valid, out, steps = sys.argv[1:]
-rows = load_dataset("json", data_files={"train": train, "valid": valid}, cache_dir=out)
-arguments = SFTConfig(
-    out, max_steps=int(steps), num_train_epochs=3, per_device_train_batch_size=16, learning_rate=2e-3,
-    lr_scheduler_type="cosine", warmup_steps=0.03, weight_decay=0.0, assistant_only_loss=True, max_length=512,
-    eval_strategy="epoch", save_strategy="epoch", logging_steps=1, report_to="none", use_cpu=True, bf16=False,
-    gradient_checkpointing=False, seed=7, disable_tqdm=True, packing=False)
-model = AutoModelForCausalLM.from_pretrained(base)
-trainer = SFTTrainer(model, arguments, train_dataset=rows["train"], eval_dataset=rows["valid"],
-                     processing_class=AutoTokenizer.from_pretrained(base))
-trainer.train()
-trainer.save_model(out + "/final")
-"""
 
 
-def main(smoke: bool) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        train = place / "train.jsonl"
-        rows = (DATA / "triage-train.jsonl").read_text().splitlines(keepends=True)
-        train.write_text("".join(rows[: 64 if smoke else None]))
-        bare = bare_seconds(place / "bare", train, steps=4 if smoke else -1)
-        job = job_seconds(place / "platform", train, epochs=1 if smoke else 3)
-    print(
-        f"bare TRL {bare:.1f} s, a job on the platform {job:.1f} s: {job / bare:.2f} times; wanted ≤ {WANTED}"
-    )
+class Measured(NamedTuple):
+    """A job of about a minute on a quiet machine."""
+
+    data: Path
+    base: Path
+    epochs: int
+    batch: int
+    files: tuple[str, str] = ("train.jsonl", "validation.jsonl")
 
 
-def bare_seconds(out: Path, train: Path, steps: int) -> float:
-    base, valid = Path(tiny.__file__).parent, DATA / "triage-validation.jsonl"
+TINY = Path(tiny.__file__).parent
+METHODS = MANIFESTS / "methods"
+JOBS = {
+    "sft": Measured(MANIFESTS / "data", TINY, 4, 16, ("triage-train.jsonl", "triage-validation.jsonl")),
+    "dpo": Measured(METHODS / "dpo" / "data", TINY, 12, 16),
+    "rft": Measured(METHODS / "rft" / "data", TINY, 2, 8),
+    "vision": Measured(METHODS / "vision" / "data", METHODS / "vision" / "model", 16, 16),
+}
+
+
+def main(smoke: bool, methods: Sequence[str] = tuple(JOBS)) -> None:
+    for method in methods:
+        with tempfile.TemporaryDirectory() as folder:
+            bare, job = measure(method, JOBS[method], Path(folder), smoke)
+        times = f"{job / bare:.2f} times; wanted ≤ {WANTED}"
+        print(f"{method}: bare TRL {bare:.1f} s, a job on the platform {job:.1f} s: {times}", flush=True)
+
+
+def measure(method: str, of: Measured, place: Path, smoke: bool) -> tuple[float, float]:
+    """Seconds of the bare run and of the job."""
+    epochs, files = 1 if smoke else of.epochs, []
+    for name in of.files:
+        files.append(place / name)
+        lines = (of.data / name).read_text().splitlines(keepends=True)
+        files[-1].write_text("".join(lines[: 32 if smoke else None]))
     start = time.perf_counter()
-    command = [sys.executable, "-c", BARE, *map(str, (base, train, valid, out, steps))]
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - start
+    command = [sys.executable, BARE, method, of.base, *files, place / "bare", epochs]
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    bare = time.perf_counter() - start
+    return bare, job_seconds(place / "platform", of, files, asked(method, epochs, of.batch))
 
 
-def job_seconds(data: Path, train: Path, epochs: int) -> float:
-    hyperparameters = {"n_epochs": epochs, "batch_size": 16, "learning_rate_multiplier": 1}
+def asked(method: str, epochs: int, batch: int) -> dict[str, Any]:
+    hyperparameters: dict[str, Any] = {"n_epochs": epochs, "batch_size": batch}
+    if method == "dpo":
+        return {"type": "dpo", "dpo": {"hyperparameters": hyperparameters | {"beta": 0.1}}}
+    if method == "rft":
+        documents = yaml.safe_load_all((METHODS / "rft" / "measure.yaml").read_text())
+        spec = next(document["spec"] for document in documents if document["kind"] == "Grader")
+        options = {
+            "grader": {**spec, "name": "reward"},
+            "hyperparameters": hyperparameters | {"eval_interval": 16},
+        }
+        return {"type": "reinforcement", "reinforcement": options}
+    return {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
+
+
+def job_seconds(data: Path, of: Measured, paths: Sequence[Path], method: dict[str, Any]) -> float:
     with embedded.attach(data) as platform:
-        valid = DATA / "triage-validation.jsonl"
+        name = "tiny-chat"
+        if of.base != TINY:
+            body = {"id": "base", "source": {"folder": str(of.base)}}
+            name = platform.create("reconciler/models", body, key="base")["id"]
         start = time.perf_counter()
         files = [
             platform.create(
                 "files", {"purpose": "fine-tune", "file": Upload(path, path.name)}, key=path.name
             )["id"]
-            for path in (train, valid)
+            for path in paths
         ]
         body = {
-            "model": "tiny-chat", "training_file": files[0], "validation_file": files[1], "seed": 7,
-            "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-            "reconciler": {"tuning": {"type": "full"}},
+            "model": name, "training_file": files[0], "validation_file": files[1], "seed": 7,
+            "method": method, "reconciler": {"tuning": {"type": "full"}},
         }  # fmt: skip
         job = platform.create("fine_tuning/jobs", body, key="job")["id"]
         while (found := platform.get("fine_tuning/jobs", job) or {})["status"] not in ("succeeded", "failed"):
-            time.sleep(0.5)
+            time.sleep(0.2)
         took = time.perf_counter() - start
     assert found["status"] == "succeeded", found["error"]
     return took
