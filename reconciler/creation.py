@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.backoff import backoff
-from reconciler.errors import Busy, Rejected, Unclear, Unreachable
+from reconciler.errors import Busy, Refused, Rejected, Unclear, Unreachable
 from reconciler.intent import LEASE, Claim, Intent
 from reconciler.kind import Ask
 from reconciler.resource import Wanted
@@ -20,6 +20,7 @@ from reconciler.world import Object, Platform, Upload
 
 if TYPE_CHECKING:  # the database library is only loaded by those who write
     from reconciler.journal import Journal
+    from reconciler.money.ledger import Reserve
 
 REFUSED = 300.0  # seconds before one process asks again for what was refused
 WINDOW = 120.0  # seconds after which an object that was asked for and is not seen does not exist
@@ -37,6 +38,12 @@ class Deferred(NamedTuple):
 
 
 class Failed(NamedTuple):
+    why: str
+
+
+class Declined(NamedTuple):
+    """Nothing was asked for: there is no money for it."""
+
     why: str
 
 
@@ -72,9 +79,12 @@ class Creator:
     chance: Callable[[], float] = lambda: 0.0  # spreads the pauses of many; 0..1
 
     def make(
-        self, wanted: Wanted, ask: Ask, open_intent: Intent | None, token: int
-    ) -> Made | Deferred | Failed:
-        """`token` is how often the claim had been taken before we looked and saw nothing."""
+        self, wanted: Wanted, ask: Ask, open_intent: Intent | None, token: int, reserve: "Reserve | None" = None
+    ) -> Made | Deferred | Failed | Declined:
+        """
+        `token` is how often the claim had been taken before we looked and saw nothing. `reserve` writes down
+        what it will cost, with the intent; or raises Refused.
+        """
         rest = self.resting.get(wanted.fingerprint)
         if rest and rest.until > self.now():
             return rest.end
@@ -90,14 +100,16 @@ class Creator:
         try:
             if claim.token != token + 1:
                 return Deferred("another process was at it since we looked; looking again", 0.0)
-            return self._ask(wanted, ask, claim, open_intent)
+            return self._ask(wanted, ask, claim, open_intent, reserve)
+        except Refused as error:
+            return Declined(str(error))
         finally:
             self.journal.release(claim)
 
     def _ask(
-        self, wanted: Wanted, ask: Ask, claim: Claim, doubted: Intent | None
+        self, wanted: Wanted, ask: Ask, claim: Claim, doubted: Intent | None, reserve: "Reserve | None"
     ) -> Made | Deferred | Failed:
-        intent = self.journal.open_intent(claim, wanted.address, self.now(), doubted)
+        intent = self.journal.open_intent(claim, wanted.address, self.now(), doubted, reserve)
         if intent is None:
             return Deferred("the claim was lost to another process", 1.0)
         try:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from reconciler import adoption, plan, upkeep
-from reconciler.creation import Creator, Deferred, Failed, Made
+from reconciler.creation import Creator, Declined, Deferred, Failed, Made
 from reconciler.errors import Busy, PlatformError, ReconcilerError, Rejected, Unclear, Unreachable
 from reconciler.intent import Intent
-from reconciler.kind import Action, Ask, Decision, Kind, Observed, Progress, Seen, Stamp, State, Unseen
+from reconciler.kind import Action, Ask, Decision, Halt, Kind, Observed, Progress, Seen, Stamp, State, Unseen
+from reconciler.money.accounts import Accounts
 from reconciler.plan import Guard, Step
 from reconciler.resource import Address, Desired, Wanted
 from reconciler.selection import LEFT_OUT
@@ -80,6 +81,7 @@ class World:
     kinds: Mapping[str, Kind]
     platform: Platform
     guards: tuple[Guard, ...] = ()  # what may stop a step that would act
+    accounts: Accounts | None = None  # what may be spent, and what was
     gone: frozenset[str] = frozenset()  # ids of what we deleted, and what the platform lists all the same
 
 
@@ -110,8 +112,7 @@ def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pa
     world = replace(world, gone=upkeep.gone(journal, name))
     sight = look(desired, world)
     intents, memory = journal.open_intents(name), journal.remembered(name)
-    asked = frozenset(wanted.fingerprint for wanted in sight.desired.values())
-    hand = _Hand(world, creator, watch, dict(sight.actual), intents, tokens, asked)
+    hand = _Hand(world, creator, watch, dict(sight.actual), intents, tokens, sight.desired)
     stands: list[Wanted] = []
     for wanted in sight.desired.values():
         step = hand.take(wanted, sight.evidence.get(wanted.address))
@@ -119,6 +120,8 @@ def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pa
         if stood and LEFT_OUT not in wanted.facts and memory.get(str(wanted.address)) != wanted.fingerprint:
             stands.append(wanted)
     journal.remember(name, stands)
+    if world.accounts:
+        world.accounts.settle(hand.actual, creator.now())
     steps, made = tuple(hand.steps.values()), tuple(hand.made)
     upkeep.protect(steps, world.project, world.kinds, creator)
     return Pass(steps, made, hand.deferred, hand.failed, sight.unseen, hand.actual, memory)
@@ -178,10 +181,11 @@ class _Hand:
         actual: dict[str, Seen | Unseen],
         intents: Mapping[str, Intent],
         tokens: Mapping[str, int],
-        asked: frozenset[str],
+        desired: Desired,
     ) -> None:
         self.world, self.creator, self.watch = world, creator, watch
-        self.actual, self.intents, self.tokens, self.asked = actual, intents, tokens, asked
+        self.actual, self.intents, self.tokens, self.desired = actual, intents, tokens, desired
+        self.asked = frozenset(wanted.fingerprint for wanted in desired.values())
         self.steps: dict[Address, Step] = {}
         self.ready: dict[Address, Observed] = {}
         self.made: list[Address] = []
@@ -222,12 +226,14 @@ class _Hand:
                     return step
             ask = self._watched(ask, wanted)
         except (Busy, Unclear, Unreachable) as error:
-            end: Made | Deferred | Failed = Deferred(str(error))
+            end: Made | Deferred | Failed | Declined = Deferred(str(error))
         except ReconcilerError as error:
             end = Failed(str(error))
         else:
             token = self.tokens.get(wanted.fingerprint, 0)
-            end = self.creator.make(wanted, ask, self.intents.get(wanted.fingerprint), token)
+            bill = self.world.accounts.bill(wanted, self.desired) if self.world.accounts else None
+            reserve = bill.reserve if bill else None
+            end = self.creator.make(wanted, ask, self.intents.get(wanted.fingerprint), token, reserve)
         match end:
             case Made(made):
                 observed = kind.observe(made)
@@ -242,6 +248,8 @@ class _Hand:
             case Failed(why):
                 self.failed[wanted.address] = why
                 step = replace(step, decision=Decision(Action.BLOCK, why))
+            case Declined(why):
+                step = replace(step, decision=Decision(Action.BLOCK, why, halt=Halt.REFUSED))
             case Deferred():
                 self.deferred[wanted.address] = end
         return step

@@ -22,7 +22,7 @@ from reconciler.stats.quantiles import Quantile
 COMPARING = ("improves_by", "not_worse_than")
 LACKS = {
     "p95_latency_ms": "have no latency, which this platform may not tell",
-    "cost_per_1k_items": "have no price; add the model's to the rule's prices",
+    "cost_per_1k_items": "have no price; add the model's to the rule's prices or the project's",
 }
 BOUNDS = ("at_least", "at_most", *COMPARING)
 

@@ -27,10 +27,20 @@ def suspension(project: bool) -> Guard:
     return guard
 
 
-def exclusion(step: Step) -> Decision | None:
-    """Nothing is made for what somebody left out; what needs it waits."""
+def budget(refusals: Mapping[str, str]) -> Guard:
+    """Nothing is made that budgets have no room for; `refusals` are sentences, by fingerprint."""
+
+    def guard(step: Step) -> Decision | None:
+        why = refusals.get(step.wanted.fingerprint)
+        return Decision(Action.BLOCK, why, step.decision.observed, halt=Halt.REFUSED) if why else None
+
+    return guard
+
+
     pattern = step.wanted.facts.get(LEFT_OUT)
     why = f"left out by --exclude {pattern}"
+def exclusion(step: Step) -> Decision | None:
+    """Nothing is made for what somebody left out; what needs it waits."""
     return Decision(Action.BLOCK, why, step.decision.observed, halt=Halt.LATER) if pattern else None
 
 

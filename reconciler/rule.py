@@ -38,6 +38,7 @@ class PriceSpec(Spec):
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
+    cached: float | None = Field(None, ge=0, description="of input that was read before; as input if unset")
 
 
 class PromotionRuleSpec(ResourceSpec):

@@ -46,7 +46,7 @@ def validate(folder: Path, output: str) -> int:
 def tell(project: Project, name: str, made: Plan, output: str) -> int:
     """Say what a plan would do."""
     say = {"json": render.plan_json, "markdown": render.plan_markdown}.get(output, render.plan_text)
-    print(say(made, project.name, name, locate))
+    print(say(made, project.name, name, locate, session.estimates(project, name, made)))
     return code_of(made)
 
 
@@ -87,7 +87,8 @@ def apply(
             world = replace(world, guards=(*world.guards, *terms.guards))
         before = _decide(project, name, world)
         if output == "text":
-            print(render.plan_text(before, project.name, name, locate), flush=True)
+            costs = session.estimates(project, name, before)
+            print(render.plan_text(before, project.name, name, locate, costs), flush=True)
         if _finished(before):
             creator.journal.remember(name, _unremembered(before, creator.journal.remembered(name)))
             done = Pass(before.steps)
@@ -152,7 +153,8 @@ def _decide(project: Project, name: str, world: engine.World) -> Plan:
     if not made.pending:
         return made
     memory = session.memory(project, name)  # only what changes needs explaining
-    return planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, memory, world.guards)
+    held = (*world.guards, *session.unaffordable(project, name, made))
+    return planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, memory, held)
 
 
 def _finished(before: Plan) -> bool:

@@ -2,19 +2,24 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
-from reconciler import release
+from reconciler import cost, release
+from reconciler.cost import Estimate
 from reconciler.engine import Pass
 from reconciler.gates import Trial
 from reconciler.kind import Action, Halt, State
 from reconciler.kinds.promotionrule import told
 from reconciler.plan import Change, Plan, Step
 from reconciler.release import Channel
-from reconciler.resource import Desired, Wanted
+from reconciler.resource import Address, Desired, Wanted
 
 VERSION = 1  # of every JSON document here
 Locate = Callable[[Wanted, Change], str]  # `path:line` of a field
+Costs = Mapping[Address, Estimate]
+UNKNOWN: Costs = MappingProxyType({})
 
 WORDS = {
     Action.CREATE: "to create",
@@ -35,20 +40,21 @@ NEXT = {
 }
 
 
-def plan_text(plan: Plan, project: str, platform: str, locate: Locate) -> str:
-    """A plan for a terminal."""
+def plan_text(plan: Plan, project: str, platform: str, locate: Locate, costs: Costs = UNKNOWN) -> str:
+    """A plan for a terminal; `costs` are known of what would act."""
     lines = [f"{project} on {platform}", ""]
     shown = [step for step in plan.steps if _acts(step)]
     wide = max((len(str(step.address)) for step in shown), default=0)
     for step in shown:
-        lines.append(f"  {step.action} {step.address!s:<{wide}}  {_why(step)}".rstrip())
+        about = _about(step, costs)
+        lines.append(f"  {step.action} {step.address!s:<{wide}}  {'; '.join(filter(None, about))}".rstrip())
         lines += [f"      {line}" for line in _details(step, plan, locate)]
     if not plan.pending and not shown:
         return f"{project} on {platform}: nothing to do, {len(plan.steps)} resources are as wanted"
-    return "\n".join([*lines, "", headline(plan)])
+    return "\n".join([*lines, "", headline(plan, costs)])
 
 
-def headline(plan: Plan) -> str:
+def headline(plan: Plan, costs: Costs = UNKNOWN) -> str:
     """A plan in one line."""
     parts = []
     for action, words in WORDS.items():
@@ -57,16 +63,18 @@ def headline(plan: Plan) -> str:
             parts += [f"{count} {words}", f"{plan.replaced} made anew"]
         elif count or action is Action.DELETE:
             parts.append(f"{count} {words}")
-    return " · ".join(parts)
+    return " · ".join([*parts, *filter(None, [cost.said_total(costs.values())])])
 
 
-def plan_markdown(plan: Plan, project: str, platform: str, locate: Locate) -> str:
+def plan_markdown(plan: Plan, project: str, platform: str, locate: Locate, costs: Costs = UNKNOWN) -> str:
     """A plan for a pull request."""
-    lines = [f"### {project} on {platform}", "", headline(plan), ""]
+    lines = [f"### {project} on {platform}", "", headline(plan, costs), ""]
     shown = [step for step in plan.steps if _acts(step)]
     if shown:
         lines += ["| | resource | why |", "|---|---|---|"]
-        lines += [f"| {step.action} | `{step.address}` | {_cell(_why(step))} |" for step in shown]
+        for step in shown:
+            about = _cell("; ".join(filter(None, _about(step, costs))))
+            lines.append(f"| {step.action} | `{step.address}` | {about} |")
     for step in shown:
         if details := list(_details(step, plan, locate)):
             lines += [
@@ -82,7 +90,7 @@ def plan_markdown(plan: Plan, project: str, platform: str, locate: Locate) -> st
     return "\n".join(lines)
 
 
-def plan_json(plan: Plan, project: str, platform: str, locate: Locate) -> str:
+def plan_json(plan: Plan, project: str, platform: str, locate: Locate, costs: Costs = UNKNOWN) -> str:
     """A plan for a program."""
     document = {
         "version": VERSION,
@@ -91,7 +99,11 @@ def plan_json(plan: Plan, project: str, platform: str, locate: Locate) -> str:
         "pending": plan.pending,
         "counts": {action.name.lower(): plan.counts[action] for action in Action}
         | {"replaced": plan.replaced},
-        "steps": [_step(step, locate) for step in plan.steps],
+        "estimate": cost.total(costs.values())._asdict(),
+        "steps": [
+            _step(step, locate) | {"estimate": asdict(costs[step.address]) if step.address in costs else None}
+            for step in plan.steps
+        ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
 
@@ -218,6 +230,11 @@ def table(rows: Iterable[tuple[str, ...]]) -> list[str]:
 def _acts(step: Step) -> bool:
     """Whether a step is worth a line: it does something, waits, or cannot."""
     return step.action is not Action.KEEP or bool(step.decision.duplicates)
+
+
+def _about(step: Step, costs: Costs) -> tuple[str, str]:
+    """Why a step is taken, and what it will take."""
+    return _why(step), cost.said(costs[step.address]) if step.address in costs else ""
 
 
 def _why(step: Step) -> str:

@@ -8,12 +8,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler import git, guards
+from reconciler.cost import Estimate
 from reconciler.creation import Creator
 from reconciler.engine import World
 from reconciler.errors import ReconcilerError
+from reconciler.kind import Kind
 from reconciler.kinds import all_kinds
 from reconciler.kinds.project import Embedded
-from reconciler.plan import Remembered
+from reconciler.kinds.promotionrule import PromotionRuleKind
+from reconciler.money.accounts import Accounts
+from reconciler.plan import Guard, Plan, Remembered
 from reconciler.platforms.openai import OpenAI
 from reconciler.platforms.releases import WithReleases
 from reconciler.platforms.wrappers import ReadOnly
@@ -39,7 +43,10 @@ def reading(project: Project, name: str) -> Iterator[World]:
     """The world to look at: nothing can be written through it."""
     with _platform(project, name, write=False) as platform:
         yield World(
-            project.name, all_kinds(), ReadOnly(_releasing(project, name, platform)), guards.of(project.spec)
+            project.name,
+            _kinds(project),
+            ReadOnly(_releasing(project, name, platform)),
+            guards.of(project.spec),
         )
 
 
@@ -67,7 +74,7 @@ def writing(
 
 def renewed(project: Project, name: str, world: World, creator: Creator) -> World:
     """The same world, for manifests that may have changed all but its platform and its journal."""
-    books = accounts(project, name, creator.journal).opened()
+    books = world.accounts.following(project.spec) if world.accounts else None
     return replace(world, kinds=_kinds(project), guards=guards.of(project.spec), accounts=books)
 
 

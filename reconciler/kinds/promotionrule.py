@@ -6,6 +6,7 @@ carries it is settled, and one that does not is judged again from results that a
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from reconciler import judgedrows, lineage, promotion, release, standing
@@ -36,6 +37,9 @@ class PromotionRuleKind(Kind):
     noun = "release"
     collection = "reconciler/aliases"
     measures = True
+
+    def __init__(self, prices: Mapping[str, Price] = MappingProxyType({})) -> None:
+        self.prices = prices  # the project's; a rule's own come first
 
     def implies(
         self, spec: PromotionRuleSpec, find: Callable[[Address], Any]
@@ -128,7 +132,7 @@ class PromotionRuleKind(Kind):
                     called.get(criterion, criterion),  # results are named by the criterion's id
                     (measure.get("metadata") or {}).get(CLUSTER),
                     _span(measure["testing_criteria"], criterion),
-                    price(model_name(needs[model_of(_named(wanted, subject))]), own),
+                    price(model_name(needs[model_of(_named(wanted, subject))]), own, self.prices),
                     len(addresses),
                     judge,
                 )
