@@ -25,7 +25,15 @@ from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.evaluation import evalruns, evals, graderapi, runner
 from reconciler.selfhosted.notices import postman, webhooks
 from reconciler.selfhosted.registry import aliases, models
-from reconciler.selfhosted.serving import batches, batchrunner, chat, completions, embeddings, responses
+from reconciler.selfhosted.serving import (
+    background,
+    batches,
+    batchrunner,
+    chat,
+    completions,
+    embeddings,
+    responses,
+)
 from reconciler.selfhosted.storage import files, uploads
 from reconciler.selfhosted.storage.store import UnknownCursor
 from reconciler.selfhosted.tuning import jobs, permissions, supervisor
@@ -85,6 +93,7 @@ def make(here: Context, door: Door, routes: Sequence[BaseRoute] | None = None) -
             supervisor.running(here),
             runner.running(here) as app.state.runner,
             batchrunner.running(here, app) as app.state.batches,
+            background.running(here, app.state.runner.sampler) as app.state.background,
             postman.running(here),
         ):
             yield

@@ -34,6 +34,7 @@ TEXT: Schema = {"type": "string"}
 OBJECT: Schema = {"type": "object"}
 OBJECTS: Schema = {"type": "array", "items": OBJECT}
 TEXTS: Schema = {"type": "array", "items": TEXT}
+CHOICE: Schema = {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}]}
 METADATA: Schema = {
     "type": ["object", "null"],
     "maxProperties": 16,
@@ -131,6 +132,10 @@ WRITTEN: dict[Endpoint, Schema] = {
         top_logprobs={"type": "integer", "minimum": 0, "maximum": chatbody.MAX_TOP_LOGPROBS},
         response_format=OBJECT,
         tools=OBJECTS,
+        tool_choice=CHOICE,
+        presence_penalty={"type": "number", "minimum": -2, "maximum": 2},
+        frequency_penalty={"type": "number", "minimum": -2, "maximum": 2},
+        logit_bias={"type": ["object", "null"], "additionalProperties": {"type": "number"}},
         stream={"type": "boolean"},
         stream_options=OBJECT,
         store={"type": "boolean"},
@@ -166,6 +171,8 @@ WRITTEN: dict[Endpoint, Schema] = {
         temperature={"type": "number", "minimum": 0, "maximum": 2},
         max_output_tokens={"type": "integer", "minimum": 1},
         tools=OBJECTS,
+        tool_choice=CHOICE,
+        background={"type": ["boolean", "null"]},
         text=OBJECT,
         stream={"type": "boolean"},
         store={"type": "boolean"},

@@ -261,6 +261,12 @@ async def _chat(client: Any) -> None:
     await _all(await chat.create(**common, stream=True, stream_options=options, store=True, logprobs=True))
     tools = [{"type": "function", "function": TOOL}]
     await chat.create(**common, tools=tools)
+    forced = {"type": "function", "function": {"name": TOOL["name"]}}
+    for choice in (forced, "required", "none"):
+        await chat.create(**common, tools=tools, tool_choice=choice)
+    await chat.create(**common, presence_penalty=1, frequency_penalty=-1, logit_bias={"7": -100})
+    seen = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    await chat.create(model="tiny", messages=[{"role": "user", "content": [seen]}])
     await _all(await chat.create(**common, tools=tools, stream=True))
     await chat.list(metadata={"a": "b"}, limit=1, order="desc")
     await chat.retrieve(kept.id)
@@ -280,6 +286,17 @@ async def _responses(client: Any) -> None:
     after = await responses.create(model="tiny", input=[result], previous_response_id=called.id)
     for more in ({}, {"tools": tools}, {"include": ["message.output_text.logprobs"], "store": False}):
         await _all(await responses.create(model="tiny", input="one two", stream=True, **more))
+    await responses.create(
+        model="tiny", input="x", tools=tools, tool_choice={"type": "function", "name": TOOL["name"]}
+    )
+    picture = await _upload(client, b"\x89PNG\r\n\x1a\n", purpose="vision")
+    shown = [{"type": "input_image", "file_id": picture, "detail": "auto"}]
+    await responses.create(model="tiny", input=[{"role": "user", "content": shown}])
+    later = await responses.create(model="tiny", input="one two", background=True)
+    await _until(lambda: responses.retrieve(later.id), "completed")
+    await responses.cancel(later.id)  # too late
+    unwanted = await responses.create(model="tiny", input="one two", background=True)
+    await responses.cancel(unwanted.id)
     await responses.retrieve(kept.id)
     for id in (kept.id, after.id):
         await responses.input_items.list(id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,17 @@ from eval_base import FakeEngine, Server
 from openai import APIError, BadRequestError, InternalServerError, NotFoundError
 
 from reconciler.selfhosted.engine import Answer, Ask, EngineError
+
+TOOLS: Any = [{"type": "function", "function": {"name": name}} for name in "fg"]
+
+
+def named(name: str) -> Any:
+    return {"type": "function", "function": {"name": name}}
+
+
+def allowed(mode: str, name: str) -> Any:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named(name)]}}
+
 
 HELLO: Any = [{"role": "user", "content": "one two three"}]
 
@@ -143,6 +155,73 @@ def test_tool_calls_arrive_whole(tmp_path: Path, stream: bool) -> None:
         assert last.message.content is None
 
 
+@pytest.mark.parametrize(
+    ("choice", "shown", "must_call"),
+    [
+        ("auto", ["f", "g"], []),
+        ("none", [], []),
+        ("required", ["f", "g"], ["f", "g"]),
+        (named("g"), ["f", "g"], ["g"]),
+        (allowed("auto", "g"), ["g"], []),
+        (allowed("required", "g"), ["g"], ["g"]),
+    ],
+)
+def test_a_choice_of_tools_decides_what_is_shown_and_what_must_be_called(
+    server: Server, choice: Any, shown: list[str], must_call: list[str]
+) -> None:
+    asks: list[Ask] = []
+    server.engine.says = lambda ask: (asks.append(ask), "x")[1]
+
+    server.client.chat.completions.create(model="tiny", messages=HELLO, tools=TOOLS, tool_choice=choice)
+
+    assert shown == [tool["function"]["name"] for tool in asks[0].tools or ()]
+    assert must_call == list(asks[0].must_call)
+
+
+def test_penalties_and_a_bias_reach_the_engine(server: Server) -> None:
+    asks: list[Ask] = []
+    server.engine.says = lambda ask: (asks.append(ask), "x")[1]
+    wanted = {"presence_penalty": 0.5, "frequency_penalty": -1, "logit_bias": {"7": -100}}
+
+    server.client.chat.completions.create(model="tiny", messages=HELLO, **wanted)  # type: ignore[call-overload]
+
+    ask = asks[0]
+    assert (0.5, -1, {"7": -100}) == (ask.presence_penalty, ask.frequency_penalty, ask.logit_bias)
+
+
+def test_a_picture_is_shown_from_where_it_is_sent_or_from_the_file_that_holds_it(server: Server) -> None:
+    asks: list[Ask] = []
+    server.engine.says = lambda ask: (asks.append(ask), "x")[1]
+    client, png = server.client, b"\x89PNG\r\n\x1a\n and more"
+    file = client.files.create(file=("a.png", png), purpose="vision").id
+    sent = {"url": "data:image/png;base64,AAAA", "detail": "low"}
+
+    client.chat.completions.create(model="tiny", messages=seen(sent, {"file_id": file}))
+    part = {"type": "input_image", "file_id": file, "detail": "low"}
+    client.responses.create(model="tiny", input=[{"role": "user", "content": [part]}])  # type: ignore[list-item, misc]
+
+    uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    assert [sent, {"url": uri}] == [part["image_url"] for part in asks[0].messages[0]["content"]]
+    assert [{"url": uri, "detail": "low"}] == [part["image_url"] for part in asks[1].messages[0]["content"]]
+
+
+def test_a_file_that_is_no_picture_is_not_shown(server: Server) -> None:
+    files, wrong = server.client.files, []
+    wrong.append(
+        (files.create(file=("a.png", b"\x89PNG\r\n\x1a\n"), purpose="user_data").id, "purpose 'vision'")
+    )
+    wrong.append((files.create(file=("a.png", b"GIF89a"), purpose="vision").id, "is no JPEG, PNG or WEBP"))
+    wrong.append(("file-none", "does not exist"))
+
+    for id, sentence in wrong:
+        with pytest.raises(BadRequestError, match=sentence):
+            server.client.chat.completions.create(model="tiny", messages=seen({"file_id": id}))
+
+
+def seen(*images: dict[str, str]) -> Any:
+    return [{"role": "user", "content": [{"type": "image_url", "image_url": image} for image in images]}]
+
+
 def test_an_alias_speaks_with_the_voice_of_its_model(server: Server) -> None:
     server.client.post("/reconciler/aliases", body={"name": "prod/support", "model": "tiny"}, cast_to=object)
 
@@ -158,7 +237,7 @@ def test_an_alias_speaks_with_the_voice_of_its_model(server: Server) -> None:
         ({"messages": [{"role": "narrator", "content": "x"}]}, "messages[0]"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
             "messages[0].content[0]",
         ),
         ({"temperature": 3}, "temperature"),
@@ -173,7 +252,13 @@ def test_an_alias_speaks_with_the_voice_of_its_model(server: Server) -> None:
         ({"response_format": {"type": "poem"}}, "response_format"),
         ({"tools": [{"type": "function"}]}, "tools[0]"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"frequency_penalty": 1.5}, "frequency_penalty"),
+        ({"tools": [TOOLS[0]], "tool_choice": "some"}, "tool_choice"),
+        ({"tools": [TOOLS[0]], "tool_choice": named("g")}, "tool_choice"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty"),
+        ({"presence_penalty": True}, "presence_penalty"),
+        ({"logit_bias": {"7": 101}}, "logit_bias"),
+        ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"audio": {"voice": "a"}}, "audio"),
     ],
 )
 def test_a_wrong_parameter_is_named(server: Server, wrong: dict[str, Any], param: str) -> None:

@@ -112,6 +112,77 @@ def test_many_clients_share_the_engine(runner, engine):
     assert [answer.text for answer in runner.run(engine.generate(asks))] == runner.run(all_at_once())
 
 
+def tool(name: str, **properties: Any) -> dict[str, Any]:
+    shape = {"type": "object", "properties": properties, "required": list(properties)}
+    return {
+        "type": "function",
+        "function": {"name": name, "parameters": {**shape, "additionalProperties": False}},
+    }
+
+
+TOOLS = [
+    tool("look_up", order={"type": "integer", "minimum": 0, "maximum": 99}),
+    tool("say", mood={"enum": ["glad", "sad"]}),
+]
+
+
+@pytest.mark.parametrize("names", [("say",), ("look_up",), ("look_up", "say")])
+def test_a_call_that_must_be_is_one_with_arguments_that_fit(runner, engine, names):
+    asks = [
+        replace(LONG, tools=TOOLS, must_call=names, temperature=temperature, seed=seed, max_tokens=400)
+        for temperature, seed in ((0, 1), (2, 2), (2, 3))
+    ]
+
+    answers = runner.run(engine.generate(asks))
+    streamed, _ = runner.run(collected(engine, asks[0]))
+
+    assert [] == streamed
+    for answer in answers:
+        [call] = answer.tool_calls
+        assert ("tool_calls", "") == (answer.finish_reason, answer.text)
+        assert call["function"]["name"] in names
+        (name, value), *rest = json.loads(call["function"]["arguments"]).items()
+        assert [] == rest
+        assert value in (range(100) if name == "order" else ("glad", "sad"))
+
+
+def test_a_tool_that_is_not_there_cannot_be_called(runner, engine):
+    (result,) = runner.run(engine.generate([replace(GREEDY, tools=TOOLS, must_call=["sing"])]))
+
+    assert EngineError("invalid_request", "there is no tool 'sing' to call") == result
+
+
+def test_a_bias_rules_tokens_out_and_in(runner, engine):
+    ask = replace(GREEDY, max_tokens=1, logprobs=2)
+    (plain,) = runner.run(engine.generate([ask]))
+    tokens = tokens_of(plain)
+
+    first, second = tokens
+    biased, chosen, unknown = runner.run(
+        engine.generate(
+            [
+                replace(ask, logit_bias={str(first): -100}),
+                replace(ask, logit_bias={"40": 100}, temperature=1, seed=1),
+                replace(ask, logit_bias={"99999": 1}),
+            ]
+        )
+    )
+
+    assert second == tokens_of(biased, chosen=True)
+    assert 40 == tokens_of(chosen, chosen=True)
+    assert "invalid_request" == unknown.code
+
+
+def tokens_of(answer: Answer, chosen: bool = False) -> Any:
+    """The ids of an answer's first token and its alternatives, by their text."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    [entry] = answer.logprobs or []
+    ids = [tokenizer.encode(each["token"], add_special_tokens=False)[0] for each in entry["top_logprobs"]]
+    return tokenizer.encode(entry["token"], add_special_tokens=False)[0] if chosen else ids
+
+
 def test_seeds_repeat_and_differ(runner, engine):
     one, again, other = (replace(LONG, max_tokens=40, seed=seed) for seed in (1, 1, 2))
 

@@ -287,3 +287,20 @@ def test_cancelled_rows_leave_the_batch_and_the_others_go_on():
 
     assert [alone] * 3 == [row.answer().text for row in rows[::2]]
     assert all(row.finish is None for row in rows[1::2])
+
+
+def test_penalties_and_a_bias_are_added_to_the_logits_of_their_tokens():
+    import torch
+
+    from reconciler.selfhosted.engine.row import Row
+
+    served = shelf().get(str(TINY), ())
+    ask = replace(ASK, presence_penalty=0.5, frequency_penalty=0.25, logit_bias={"40": 3, "41": -100})
+    row = Row(Key(0, 0), 0, ask, served)
+    for token in (41, 42, 41):
+        row.take(token, None)
+
+    row.shape(logits := torch.zeros(SIZES["vocab_size"]))
+
+    moved = {token: float(logits[token]) for token in logits.nonzero().flatten().tolist()}
+    assert {40: 3.0, 41: -101.0, 42: -0.75} == moved

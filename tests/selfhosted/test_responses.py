@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -230,7 +231,12 @@ def test_an_error_is_a_status_before_the_first_word_and_an_event_after(server: S
         ({"input": [{"type": "function_call", "name": "f"}]}, "input[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, None),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-        ({"background": True}, "background"),
+        ({"background": True, "store": False}, "background"),
+        ({"background": True, "stream": True}, "background"),
+        ({"background": "yes"}, "background"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "file_search"}}, "tool_choice"),
         ({"truncation": "auto"}, "truncation"),
         ({"text": {"format": {"type": "xml"}}}, "text.format"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
@@ -247,6 +253,90 @@ def test_what_cannot_be_honoured_is_refused_by_name(
 
     assert param in (None, refused.value.param)
     assert not server.engine.asked
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "required",
+        {"type": "function", "name": "weather"},
+        {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "weather"}]},
+    ],
+)
+def test_a_call_can_be_forced(server: Server, choice: Any) -> None:
+    server.client.responses.create(model="tiny", input="x", tools=[WEATHER], tool_choice=choice)
+
+    assert ["weather"] == list(server.engine.asked[-1].must_call)
+
+
+def answered(server: Server, id: str) -> Any:
+    while (seen := server.client.responses.retrieve(id)).status == "in_progress":
+        threading.Event().wait(0.005)
+    return seen
+
+
+def test_a_response_in_the_background_is_answered_later_and_gone_on_from(server: Server) -> None:
+    key: Any = {"Idempotency-Key": "k9"}
+    asked: Any = {"model": "tiny", "input": "one two", "background": True, "extra_headers": key}
+    begun, again = (server.client.responses.create(**asked) for _ in range(2))
+
+    done = answered(server, begun.id)
+    server.client.responses.create(model="tiny", input="three", previous_response_id=begun.id)
+
+    assert (begun.id, "in_progress", True, "") == (
+        again.id,
+        begun.status,
+        begun.background,
+        begun.output_text,
+    )
+    assert ("completed", "one two", True) == (done.status, done.output_text, done.background)
+    assert [("user", "one two"), ("assistant", "one two"), ("user", "three")] == sent(server)
+    assert 2 == len(server.engine.asked)
+
+
+def test_a_response_in_the_background_that_cannot_be_answered_has_failed(server: Server) -> None:
+    server.engine.says = lambda ask: EngineError("engine_failed", "out of luck")
+
+    done = answered(server, server.client.responses.create(model="tiny", input="x", background=True).id)
+
+    assert ("failed", "out of luck") == (done.status, done.error.message)
+
+
+def test_a_response_in_the_background_stops_when_it_is_cancelled_or_deleted(server: Server) -> None:
+    responses, server.engine.sticks_at = server.client.responses, 0
+
+    for end in (responses.cancel, responses.delete):
+        server.engine.was_left.clear()
+        server.engine.stuck.clear()
+        begun = responses.create(model="tiny", input="x", background=True)
+        assert server.engine.stuck.wait(10)
+        with pytest.raises(BadRequestError, match="is not answered yet"):
+            responses.create(model="tiny", input="y", previous_response_id=begun.id)
+        end(begun.id)
+        assert server.engine.was_left.wait(10)
+
+    [row] = server.store.read_now(lambda tx: tx.all("response"))
+    assert ("cancelled", "cancelled") == (row.status, responses.cancel(row.id).status)
+
+
+def test_only_a_response_in_the_background_can_be_cancelled(server: Server) -> None:
+    done = server.client.responses.create(model="tiny", input="x")
+
+    with pytest.raises(BadRequestError, match="created with background"):
+        server.client.responses.cancel(done.id)
+
+
+def test_a_server_that_starts_again_answers_what_it_had_not(tmp_path: Path) -> None:
+    first, second = Engine(), Engine()
+    first.sticks_at = 0
+    with Server(tmp_path / "data", first).running() as server:
+        begun = server.client.responses.create(model="tiny", input="one two", background=True)
+        assert first.stuck.wait(10)
+
+    with Server(tmp_path / "data", second).running() as server:
+        done = answered(server, begun.id)
+
+    assert ("completed", "one two") == (done.status, done.output_text)
 
 
 def test_a_model_that_does_not_exist_is_a_404(server: Server) -> None:

@@ -53,10 +53,10 @@ class Batch:
         self._join()
         logits = self.served.step([row.next_input for row in self.rows], self._slots)
         allowed = logits
-        if any(row.constrained for row in self.rows):
+        if any(row.shaped for row in self.rows):
             allowed = logits.clone()
             for row, mine in zip(self.rows, allowed, strict=True):
-                row.constrain(mine)
+                row.shape(mine)
         tokens = choose(allowed, [row.sampling for row in self.rows])
         moved = list(self.rows)
         for row, token, mine in zip(moved, tokens, logits, strict=True):

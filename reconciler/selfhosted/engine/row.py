@@ -5,6 +5,8 @@ One generation on its way: what it was asked, what it has said, and when it is d
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,7 +35,13 @@ class Row:
         self.failure: EngineError | None = None
         self.count = 0  # tokens generated, the end token included
         self._served = served
-        self._grammar = served.grammars.grammar(ask.response_format)
+        self._grammar = (
+            served.grammars.call(ask.tools or (), ask.must_call)
+            if ask.must_call
+            else served.grammars.grammar(ask.response_format)
+        )
+        self._bias = _bias(ask, served)
+        self._said: Counter[int] = Counter()
         self._transcript = Transcript(served.decode, ask.stop)
         self._sent = 0
         self._logprobs: list[tuple[int, dict[str, Any]]] = []  # where each token's text begins, and its entry
@@ -47,11 +55,18 @@ class Row:
         return self._transcript.tokens[-1] if self._transcript.tokens else self.prompt[-1]
 
     @property
-    def constrained(self) -> bool:
-        return self._grammar is not None
+    def shaped(self) -> bool:
+        """Whether its logits are not drawn from as they are."""
+        penalized = self._said and (self.ask.presence_penalty or self.ask.frequency_penalty)
+        return self._grammar is not None or bool(self._bias or penalized)
 
-    def constrain(self, logits: Any) -> None:
-        """Rule out, in place, what the response format does not allow next."""
+    def shape(self, logits: Any) -> None:
+        """Add the bias, take the penalties off and rule out what the grammar does not allow next, in place."""
+        if self._bias:
+            _add(logits, self._bias)
+        presence, frequency = self.ask.presence_penalty, self.ask.frequency_penalty
+        if presence or frequency:
+            _add(logits, {token: -presence - frequency * times for token, times in self._said.items()})
         if self._grammar is not None:
             self._grammar.constrain(logits)
 
@@ -62,6 +77,7 @@ class Row:
             self.finish = "stop"
             return
         begins = len(self._transcript.text)
+        self._said[token] += 1
         self._transcript.add(token)
         if self.ask.logprobs is not None:
             self._logprobs.append((begins, self._entry(token, logits, self.ask.logprobs)))
@@ -128,6 +144,26 @@ def _check(ask: Ask) -> None:
         raise EngineError("invalid_request", f"top_p is {ask.top_p}; it must be between 0 and 1")
     if ask.logprobs is not None and ask.logprobs < 0:
         raise EngineError("invalid_request", f"top_logprobs is {ask.logprobs}; it must be at least 0")
+
+
+def _bias(ask: Ask, served: Served) -> dict[int, float]:
+    """The bias by token; `invalid_request` for a token that the model does not have."""
+    vocabulary = served.base.network.config.get_text_config().vocab_size
+    try:
+        bias = {int(token): float(value) for token, value in ask.logit_bias.items()}
+    except ValueError as error:
+        raise EngineError("invalid_request", "logit_bias must map token ids to numbers") from error
+    if unknown := [token for token in bias if not 0 <= token < vocabulary]:
+        raise EngineError(
+            "invalid_request", f"logit_bias names the token {unknown[0]}; the model has {vocabulary} tokens"
+        )
+    return bias
+
+
+def _add(logits: Any, amounts: Mapping[int, float]) -> None:
+    if amounts:
+        tokens = torch.tensor(list(amounts), device=logits.device)
+        logits[tokens] += torch.tensor(list(amounts.values()), dtype=logits.dtype, device=logits.device)
 
 
 def answer_limit(prompt_tokens: int, max_tokens: int | None, served: Served) -> int:

@@ -5,7 +5,7 @@ What is asked of the engine and what it answers. Plain values: no torch, no tran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -23,6 +23,10 @@ class Ask:
     stop: Sequence[str] = ()
     logprobs: int | None = None  # alternatives per token; 0 gives the chosen token's alone; None gives none
     response_format: Mapping[str, Any] | None = None
+    must_call: Sequence[str] = ()  # the answer is a call of one of these tools, and nothing else
+    presence_penalty: float = 0.0  # off the logits of tokens that were said
+    frequency_penalty: float = 0.0  # the same, once for each time
+    logit_bias: Mapping[str, float] = field(default_factory=dict)  # onto the logits, by token id
 
 
 @dataclass(frozen=True)

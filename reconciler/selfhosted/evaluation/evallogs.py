@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.selfhosted import grading
-from reconciler.selfhosted.serving import completions, responses
+from reconciler.selfhosted.serving import background, completions
 from reconciler.selfhosted.serving.sampling import Problem
 from reconciler.selfhosted.storage.store import Row, Tx
 
 SOURCES = ("stored_completions", "responses")
 CONFIGS = ("logs", "stored_completions")
+ANSWERED = ("completed", "incomplete")  # responses that say something
 INPUT: Mapping[str, Any] = {"type": "item_reference", "item_reference": "item.input"}
 ITEM_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -54,7 +55,7 @@ def rows(
     tx: Tx, project: str, source: Mapping[str, Any], config: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """The rows that the source's filters, and those of its eval, let through; oldest first."""
-    type = completions.COMPLETION if source["type"] == "stored_completions" else responses.RESPONSE
+    type = completions.COMPLETION if source["type"] == "stored_completions" else background.RESPONSE
     wanted = {**(config.get("metadata") or {}), **(source.get("metadata") or {})}
     left = source.get("limit")
     for logged in tx.all(type, project=project):
@@ -80,6 +81,8 @@ def _matches(logged: Row, source: Mapping[str, Any], metadata: Mapping[str, str]
         return False
     if source["type"] != "responses":
         return True
+    if logged.status not in ANSWERED:
+        return False
     tools = {tool.get("name") or tool.get("type") for tool in body["tools"]}
     return (
         (asked("instructions_search") or "") in (body["instructions"] or "")

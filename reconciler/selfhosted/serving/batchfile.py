@@ -90,6 +90,8 @@ def _problems(row: Mapping[str, Any], endpoint: str, seen: set[str]) -> Iterator
         yield "missing_required_parameter", "model is required and must be a string", "body.model"
     elif body.get("stream"):
         yield "invalid_request", "a batch does not stream; leave stream out", "body.stream"
+    elif body.get("background"):
+        yield "invalid_request", "a batch waits for its answers; leave background out", "body.background"
 
 
 def rows(path: Path) -> Iterator[Row]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,7 +22,7 @@ from starlette.routing import Route
 from reconciler.selfhosted import context, idempotency, wire
 from reconciler.selfhosted.engine.values import Answer, Ask, EngineError
 from reconciler.selfhosted.evaluation import runner
-from reconciler.selfhosted.serving import canary, chatbody, completions
+from reconciler.selfhosted.serving import canary, chatbody, completions, pictures
 from reconciler.selfhosted.serving.chatbody import Chat
 from reconciler.selfhosted.serving.sampling import Sampler, served
 from reconciler.selfhosted.wire import WireError
@@ -80,6 +81,7 @@ async def create(request: Request) -> Response:
     )
     fingerprint = "fp_" + hashlib.sha256(f"{model.id}\0{model.path}".encode()).hexdigest()[:10]
     head = Head(wire.new_id("chatcmpl-"), here.seconds(), model.id, fingerprint)
+    asked = replace(asked, messages=await pictures.shown(here, project, asked.messages))
     pieces = said(runner.of(request).sampler, asked.asks(model))
     try:
         if not asked.stream:

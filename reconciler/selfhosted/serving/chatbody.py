@@ -8,11 +8,12 @@ refused, because an answer that silently ignored it would be wrong.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconciler.selfhosted import wire
 from reconciler.selfhosted.engine.values import Ask
+from reconciler.selfhosted.serving import tools
 from reconciler.selfhosted.serving.sampling import (
     Problem,
     Sampling,
@@ -38,6 +39,10 @@ class Chat:
     sampling: Sampling
     choices: int = 1
     stop: tuple[str, ...] = ()
+    must_call: tuple[str, ...] = ()  # tools, one of which must be called
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[str, float] = field(default_factory=dict)
     logprobs: int | None = None  # alternatives per token; None: none are wanted
     stream: bool = False
     include_usage: bool = False
@@ -45,7 +50,15 @@ class Chat:
 
     def asks(self, model: Served) -> list[Ask]:
         """One ask per choice; with a seed each choice has its own, and the first has the seed itself."""
-        one = replace(ask_of(model, self.messages, self.sampling), stop=self.stop, logprobs=self.logprobs)
+        one = replace(
+            ask_of(model, self.messages, self.sampling),
+            stop=self.stop,
+            logprobs=self.logprobs,
+            must_call=self.must_call,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=self.logit_bias,
+        )
         seed = self.sampling.seed
         if seed is None:
             return [one] * self.choices
@@ -75,18 +88,22 @@ def read(body: Mapping[str, Any]) -> Chat:
     if options is not None and (not isinstance(options, Mapping) or not body.get("stream")):
         problems.append(Problem("stream_options", "must be an object, and needs stream to be true"))
     problems += _store_problems(body)
+    choice = tools.chosen(body.get("tool_choice"), sampling.tools, problems)
+    presence = _penalty(body, "presence_penalty", problems)
+    frequency = _penalty(body, "frequency_penalty", problems)
+    bias = _bias(body.get("logit_bias"), problems)
     if problems:
         raise wire.bad("; ".join(map(str, problems)), problems[0].param, "invalid_value")
     return Chat(
         model=str(model),
         messages=body["messages"],
-        sampling=replace(
-            sampling,
-            seed=body.get("seed"),
-            tools=None if body.get("tool_choice") == "none" else sampling.tools,
-        ),
+        sampling=replace(sampling, seed=body.get("seed"), tools=choice.tools),
         choices=choices,
         stop=tuple(stops),
+        must_call=choice.must_call,
+        presence_penalty=presence,
+        frequency_penalty=frequency,
+        logit_bias=bias,
         logprobs=top if body.get("logprobs") else None,
         stream=bool(body.get("stream")),
         include_usage=bool((options or {}).get("include_usage")),
@@ -108,6 +125,30 @@ def _whole(
         problems.append(Problem(name, f"must be an integer from {low} to {high}, got {value!r}"))
         return default
     return value
+
+
+def _penalty(body: Mapping[str, Any], name: str, problems: list[Problem]) -> float:
+    value = body.get(name)
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -2 <= value <= 2:
+        problems.append(Problem(name, f"must be a number from -2 to 2, got {value!r}"))
+        return 0.0
+    return float(value)
+
+
+def _bias(given: Any, problems: list[Problem]) -> Mapping[str, float]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(map(_is_bias, given, given.values())):
+        problems.append(Problem("logit_bias", "must map token ids to numbers from -100 to 100"))
+        return {}
+    return {token: float(value) for token, value in given.items()}
+
+
+def _is_bias(token: Any, value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(token, str) and token.isascii() and token.isdigit() and number and -100 <= value <= 100
 
 
 def _message_problems(messages: Any) -> list[Problem]:
@@ -133,12 +174,23 @@ def _message_problem(message: Any, where: str) -> Problem | None:
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
         return Problem(f"{where}.content", "must be a string or a list of content parts")
     for position, part in enumerate(content):
+        if part.get("type") == "image_url" and message["role"] == "user":
+            if not _is_picture(part.get("image_url")):
+                sentence = "needs an image_url with a url, or with the file_id of a picture"
+                return Problem(f"{where}.content[{position}]", sentence)
+            continue
         if not isinstance(part.get("text", part.get("refusal")), str):
             kind = part.get("type")
             return Problem(
                 f"{where}.content[{position}]", f"must be text; this server reads no part of type {kind!r}"
             )
     return None
+
+
+def _is_picture(image: Any) -> bool:
+    if not isinstance(image, Mapping):
+        return False
+    return [_is_text(image.get("url")), _is_text(image.get("file_id"))].count(True) == 1
 
 
 def _store_problems(body: Mapping[str, Any]) -> list[Problem]:
@@ -156,11 +208,9 @@ def _store_problems(body: Mapping[str, Any]) -> list[Problem]:
 def _unsupported(body: Mapping[str, Any]) -> list[Problem]:
     problems = [
         Problem(name, "is not supported by this server; leave it out")
-        for name in ("frequency_penalty", "presence_penalty", "logit_bias", "audio", "functions")
+        for name in ("audio", "functions")
         if body.get(name)
     ]
-    if body.get("tool_choice") not in (None, "auto", "none"):
-        problems.append(Problem("tool_choice", "must be 'auto' or 'none'; this server cannot force a call"))
     if body.get("modalities") not in (None, ["text"]):
         problems.append(Problem("modalities", "must be ['text']; this server speaks text only"))
     return problems

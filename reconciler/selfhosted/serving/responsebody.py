@@ -20,6 +20,12 @@ from reconciler.selfhosted.wire import WireError
 ROLES = ("user", "assistant", "system", "developer")
 LOGPROBS = "message.output_text.logprobs"
 TEXTS = ("input_text", "output_text", "text")
+INSTEAD = {  # of what is known and not here
+    "conversation": "is not kept by this server; go on from a response by its previous_response_id",
+    "prompt": "is not kept by this server; send its text as instructions and input",
+    "prompt_id": "is not kept by this server; send its text as instructions and input",
+    "context_management": "is not supported by this server; leave it out",
+}
 CALLED = {  # a chat's parameter, and the response's that it came from
     "messages": "input",
     "response_format": "text.format",
@@ -36,6 +42,7 @@ class Asked:
     messages: Sequence[Mapping[str, Any]]  # the conversation without instructions, for whoever goes on
     settings: Mapping[str, Any]  # what the response repeats of its request
     store: bool
+    background: bool
 
 
 def read(body: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Asked:
@@ -56,7 +63,8 @@ def read(body: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Asked
     metadata = _metadata(body, problems)
     refuse(problems)
     wanted = {
-        **{name: body.get(name) for name in ("model", "temperature", "top_p", "tool_choice", "stream")},
+        **{name: body.get(name) for name in ("model", "temperature", "top_p", "stream")},
+        "tool_choice": chat_choice(body.get("tool_choice")),
         "messages": [*([{"role": "system", "content": instructions}] if instructions else []), *messages],
         "max_completion_tokens": body.get("max_output_tokens"),
         "tools": tools,
@@ -65,7 +73,12 @@ def read(body: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Asked
         "logprobs": LOGPROBS in (body.get("include") or ()) or bool(body.get("top_logprobs")),
     }
     return Asked(
-        _chat(wanted), items, messages, _settings(body, text, metadata), body.get("store") is not False
+        chat=_chat(wanted),
+        items=items,
+        messages=messages,
+        settings=_settings(body, text, metadata),
+        store=body.get("store") is not False,
+        background=bool(body.get("background")),
     )
 
 
@@ -92,7 +105,7 @@ def _settings(
 
     reasoning = given("reasoning", {})
     return {
-        "background": False,
+        "background": bool(body.get("background")),
         "instructions": given("instructions"),
         "max_output_tokens": given("max_output_tokens"),
         "max_tool_calls": given("max_tool_calls"),
@@ -191,7 +204,8 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     if part.get("type") in TEXTS:
         return {"type": "text", "text": part.get("text")}
     if part.get("type") == "input_image":
-        image = {"url": part.get("image_url"), "detail": part.get("detail") or "auto"}
+        of = {"url": part.get("image_url"), "file_id": part.get("file_id"), "detail": part.get("detail")}
+        image = {name: value for name, value in of.items() if value is not None}
         return {"type": "image_url", "image_url": image}
     return dict(part)
 
@@ -213,6 +227,21 @@ def chat_tools(tools: Any, problems: list[Problem]) -> list[dict[str, Any]] | No
     return made
 
 
+def chat_choice(choice: Any) -> Any:
+    """A `tool_choice` in the words of chats; what has none there stays, to be refused there. Pure."""
+    match choice:
+        case {"type": "function", "name": name}:
+            return {"type": "function", "function": {"name": name}}
+        case {"type": "allowed_tools", "mode": mode, "tools": list(tools)}:
+            named = [
+                {"type": "function", "function": {"name": tool.get("name")}}
+                for tool in tools
+                if isinstance(tool, Mapping)
+            ]
+            return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": named}}
+    return choice
+
+
 def response_format(format: Any) -> Any:
     """A text format in the words of chats. Pure."""
     if not isinstance(format, Mapping) or format.get("type") != "json_schema":
@@ -232,11 +261,14 @@ def _metadata(body: Mapping[str, Any], problems: list[Problem]) -> dict[str, str
 
 
 def _unsupported(body: Mapping[str, Any]) -> list[Problem]:
-    problems = [
-        Problem(name, "is not supported by this server; leave it out")
-        for name in ("background", "conversation", "prompt", "prompt_id", "context_management")
-        if body.get(name)
-    ]
+    problems = [Problem(name, instead) for name, instead in INSTEAD.items() if body.get(name)]
+    if not isinstance(body.get("background"), bool | None):
+        problems.append(Problem("background", "must be true or false"))
+    elif body.get("background") and (body.get("stream") or body.get("store") is False):
+        sentence = (
+            "needs the response to be stored and not streamed; look at it by its id until it is answered"
+        )
+        problems.append(Problem("background", sentence))
     if body.get("truncation") not in (None, "disabled"):
         problems.append(Problem("truncation", "must be 'disabled'; this server drops nothing"))
     if not isinstance(body.get("include"), list | None):

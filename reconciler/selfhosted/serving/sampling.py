@@ -16,7 +16,7 @@ from reconciler.selfhosted.engine.values import Answer, Ask, Embedding, EngineEr
 from reconciler.selfhosted.registry import models
 from reconciler.selfhosted.serving import canary
 from reconciler.selfhosted.storage.store import Tx
-from reconciler.selfhosted.upstream import upstreams
+from reconciler.selfhosted.upstream import upstreams, upstreamwire
 from reconciler.selfhosted.upstream.upstreams import Upstream
 from reconciler.selfhosted.wire import WireError
 
@@ -122,11 +122,11 @@ def seed_of_item(seed: int, index: int) -> int:
 
 
 def plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Messages as chat templates know them: `developer` is `system`, nulls are left out. Pure."""
+    """Messages as chats know them: `developer` is `system`, parts are a chat's, nulls are left out. Pure."""
     return [
         {key: value for key, value in message.items() if value is not None and key != "type"}
         | ({"role": "system"} if message["role"] == "developer" else {})
-        for message in messages
+        for message in map(upstreamwire.chat_message, messages)
     ]
 
 

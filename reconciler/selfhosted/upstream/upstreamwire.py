@@ -22,7 +22,7 @@ VERSION = b"1\0"  # of the cache's keys and values
 
 def body_of(ask: Ask, model: str) -> dict[str, Any]:
     """The request that asks this of a model by the name that it has there."""
-    optional = {
+    optional: dict[str, Any] = {
         "tools": ask.tools,
         "seed": ask.seed,
         "max_completion_tokens": ask.max_tokens,
@@ -30,17 +30,27 @@ def body_of(ask: Ask, model: str) -> dict[str, Any]:
         "response_format": ask.response_format,
         "logprobs": None if ask.logprobs is None else True,
         "top_logprobs": ask.logprobs or None,
+        "tool_choice": _choice(ask.must_call),
+        "presence_penalty": ask.presence_penalty or None,
+        "frequency_penalty": ask.frequency_penalty or None,
+        "logit_bias": ask.logit_bias or None,
     }
     return {
         "model": model,
-        "messages": [_message(message) for message in ask.messages],
+        "messages": [chat_message(message) for message in ask.messages],
         "temperature": ask.temperature,
         "top_p": ask.top_p,
         **{name: value for name, value in optional.items() if value is not None},
     }
 
 
-def _message(message: Mapping[str, Any]) -> Mapping[str, Any]:
+def _choice(must_call: Sequence[str]) -> Any:
+    if len(must_call) == 1:
+        return {"type": "function", "function": {"name": must_call[0]}}
+    return "required" if must_call else None
+
+
+def chat_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """A message as chat completions spell it: evals say `input_text` and `input_image`."""
     content = message.get("content")
     if isinstance(content, Mapping):
