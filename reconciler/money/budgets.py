@@ -59,7 +59,7 @@ def refusal(
                 asked: float | None = getattr(most(estimate), unit)
                 if asked is None:
                     if budget.unknown == "refuse":
-                        return _unknown(budget, unit, limit, estimate)
+                        return _unknown(budget, unit, estimate)
                     continue
                 stands = standing(budget, unit, entries, now)
                 if stands.spent + stands.reserved + asked > limit * (1 + 1e-12):
@@ -118,12 +118,14 @@ def _over(budget: BudgetSpec, unit: str, limit: float, asked: float, stands: Sta
     )
 
 
-def _unknown(budget: BudgetSpec, unit: str, limit: float, estimate: Estimate) -> str:
-    what, how = (
-        ("what it costs", "give a price in spec.prices") if unit == "usd" else ("how long it takes", "")
+def _unknown(budget: BudgetSpec, unit: str, estimate: Estimate) -> str:
+    what = "what it costs" if unit == "usd" else "how long it takes"
+    lacks = unit == "usd" and "price" in estimate.why
+    how = "give it a price in spec.prices, or say" if lacks else "say"
+    return (
+        f"over budget: {what} is unknown ({estimate.why}), and {called(budget)} pays only for what is known; "
+        f"{how} unknown: allow in that budget"
     )
-    ways = " or ".join(filter(None, [how, "say unknown: allow in the budget"]))
-    return f"{what} is unknown ({estimate.why}), and the budget of {called(budget)} takes only what is known; {ways}"
 
 
 def amount(unit: str, value: float) -> str:
