@@ -196,16 +196,20 @@ def _needed_by(tx: Tx, project: str, row: Row) -> str | None:
         if row.id in (alias.wire()["model"], (alias.wire().get("canary") or {}).get("model")):
             return f"alias {alias.id} points at it; move the alias first"
     for job in tx.all("job", "validating_files", "queued", "running", "paused"):
+        name = job.id if job.project == project else "of another project"
         if job.hidden()["model"] == row.id:
-            name = job.id if job.project == project else "of another project"
             return f"job {name} trains from it; cancel the job or wait for its end"
+        if row.hidden()["path"] in job.hidden().get("judges", {}).values():
+            return f"job {name} is graded by it; cancel the job or wait for its end"
     for other in tx.all("model"):
         if other.hidden().get("parent") == row.id:
             name = other.id if other.project == project else "a model of another project"
             return f"{name} is an adapter on top of it; delete that one first"
-    for run in tx.all("run", "queued", "in_progress", project=project):
-        if run.wire().get("model") == row.id:
-            return f"eval run {run.id} samples it; cancel the run or wait for its end"
+    for run in tx.all("run", "queued", "in_progress"):
+        if row.id in run.hidden()["models"].values():
+            name = run.id if run.project == project else "of another project"
+            use = "samples it" if run.wire().get("model") == row.id else "is graded by it"
+            return f"eval run {name} {use}; cancel the run or wait for its end"
     for batch in tx.all(batchbook.BATCH, *batchbook.UNFINISHED, project=project):
         if batch.wire().get("model") == row.id:
             return f"batch {batch.id} asks it; cancel the batch or wait for its end"

@@ -77,26 +77,28 @@ async def delete(request: Request) -> Response:
         row = tx.get(project, "file", id, lock=True)
         if row is None:
             raise wire.missing("File", id)
-        users = [
-            job.id
-            for job in tx.all("job", "validating_files", "queued", "running", "paused", project=project)
-            if id in (job.wire()["training_file"], job.wire()["validation_file"])
-        ]
-        if users:
-            raise WireError(
-                409, f"file {id} is used by running job {users[0]}; cancel the job or wait for its end"
-            )
-        batches = tx.all(batchbook.BATCH, *batchbook.UNFINISHED, project=project)
-        waiting = [batch.id for batch in batches if batch.wire()["input_file_id"] == id]
-        if waiting:
-            raise WireError(
-                409, f"file {id} is used by batch {waiting[0]}; cancel the batch or wait for its end"
-            )
+        if user := users(tx).get(id):
+            raise WireError(409, f"file {id} is used by {user}; cancel it or wait for its end")
         tx.delete(row)
 
     await here.store.write(forget)
     here.blobs.delete(id)
     return wire.answer({"id": id, "object": "file", "deleted": True})
+
+
+def users(tx: Tx) -> dict[str, str]:
+    """The files that are being read, or will be, and by whom: an unfinished job, batch or eval run."""
+    read: dict[str, str] = {}
+    for job in tx.all("job", "validating_files", "queued", "running", "paused"):
+        body = job.wire()
+        read |= dict.fromkeys((body["training_file"], body["validation_file"]), f"running job {job.id}")
+    for batch in tx.all(batchbook.BATCH, *batchbook.UNFINISHED):
+        read[batch.wire()["input_file_id"]] = f"batch {batch.id}"
+    for run in tx.all("run", "queued", "in_progress"):
+        source = run.wire()["data_source"]["source"]
+        if source["type"] == "file_id":
+            read[source["id"]] = f"eval run {run.id}"
+    return read
 
 
 async def content(request: Request) -> Response:

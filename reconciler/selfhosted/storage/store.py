@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -133,9 +133,9 @@ class Tx:
             asked = asked.where(objects.c.parent == parent)
         return [Row(*row) for row in self.connection.execute(asked).all()]
 
-    def delete_expired(self, type: str) -> list[str]:
-        """Delete the objects of a type that are past their time, and return their ids."""
-        past = objects.c.type == type, objects.c.expires_at <= int(self.now())
+    def delete_expired(self, type: str, but: Collection[str] = ()) -> list[str]:
+        """Delete the objects of a type that are past their time, but for some, and return their ids."""
+        past = objects.c.type == type, objects.c.expires_at <= int(self.now()), objects.c.id.not_in(but)
         ids = list(self.connection.execute(sa.select(objects.c.id).where(*past)).scalars())
         if ids:
             self.connection.execute(sa.delete(objects).where(*past))

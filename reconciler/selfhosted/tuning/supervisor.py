@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from reconciler.selfhosted import idempotency
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine import Answer, Ask, EngineError
-from reconciler.selfhosted.storage import uploads
+from reconciler.selfhosted.storage import files, uploads
 from reconciler.selfhosted.storage.store import Tx
 from reconciler.selfhosted.tuning import jobbook
 from reconciler.selfhosted.tuning.jobbook import Claim, Lost
@@ -96,7 +96,7 @@ async def sweep(here: Context) -> None:
     def forget(tx: Tx) -> list[str]:
         idempotency.forget_old(tx)
         tx.delete_expired("response")
-        return tx.delete_expired("file")
+        return tx.delete_expired("file", but=files.users(tx))  # nobody finds one, whoever reads it goes on
 
     await uploads.sweep(here)
     for id in await here.store.write(forget):
