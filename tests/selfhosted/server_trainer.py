@@ -2,8 +2,8 @@
 A stand-in for the trainer that keeps the contract of the job folder and trains nothing.
 
 The last row of a job's training file may say what it is to do: `{"plan": {"hold_at": 2, "go": FILE}}` waits
-after step 2 until FILE exists or SIGTERM comes; `die_at` and `deaths`, `fail`, `steps` and `unservable` do
-what they say.
+after step 2 until FILE exists or SIGTERM comes; `die_at`, `deaths` and `killed`, `fail`, `steps` and
+`unservable` do what they say.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def train(folder: Path) -> int:
             print(
                 "Traceback (most recent call last):\nValueError: the secret row", file=sys.stderr, flush=True
             )
+            if plan.get("killed"):
+                os.kill(os.getpid(), signal.SIGKILL)
             os._exit(9)
         _save(folder, step)
     while plan.get("drops") and not go.exists():

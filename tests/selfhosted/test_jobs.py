@@ -196,6 +196,19 @@ def test_a_trainer_that_only_crashes_fails_the_job_without_telling_the_rows(
     assert 3 == len(starts(shared_server, job.id)) or 4 == len(starts(shared_server, job.id))
 
 
+def test_a_trainer_that_is_killed_again_and_again_ran_out_of_memory(
+    shared_server: Server, base_model: Path
+) -> None:
+    plan = {"die_at": 1, "deaths": 99, "killed": True}
+
+    job = ended(shared_server, create(shared_server, base_model, plan).id)
+
+    assert job.error is not None
+    assert ("failed", "out_of_memory") == (job.status, job.error.code)
+    assert "was killed 3 times without progress" in job.error.message
+    assert "choose a smaller batch_size" in job.error.message
+
+
 def test_a_trainer_that_refuses_the_rows_fails_the_job_with_its_reason(
     shared_server: Server, base_model: Path
 ) -> None:

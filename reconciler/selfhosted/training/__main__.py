@@ -52,7 +52,7 @@ def _run(folder: JobFolder, lock: int) -> int:
             return STOPPED
         except Crashed as crash:
             print(crash, file=sys.stderr)
-            return 1
+            return crash.code
         except _LOW as error:
             failure = explain(error)
             if failure is None:

@@ -42,7 +42,11 @@ class Rank(NamedTuple):
 
 
 class Crashed(Exception):
-    """One of the processes died; start the job again to go on."""
+    """One of the processes died; start the job again to go on. `code` is ours, as a shell would have it."""
+
+    def __init__(self, count: int, ended: int) -> None:
+        super().__init__(f"one of {count} processes ended with {ended}")
+        self.code = ended if ended > 0 else 128 - ended
 
 
 def together(folder: JobFolder, count: int, lock: int) -> None:
@@ -58,7 +62,7 @@ def together(folder: JobFolder, count: int, lock: int) -> None:
     if code == STOPPED:
         raise Stopped
     if code:
-        raise Crashed(f"one of {count} processes ended with {code}")
+        raise Crashed(count, code)
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:

@@ -34,6 +34,7 @@ RENEW = 10.0  # seconds after which a silent trainer's lease is renewed
 PAUSE = 0.2  # seconds before a trainer is started again
 LAST_STEP = 600.0  # seconds that a trainer may take to stop after its current step
 CRASHES = 3  # in a row and without progress; then the job fails
+KILLED = (-9, 137)  # how a trainer ends that was killed, and one of whose processes was
 
 log = structlog.get_logger("reconciler.selfhosted")
 
@@ -135,6 +136,16 @@ async def _fail(here: Context, claim: Claim, code: str, message: str) -> None:
         await here.store.write(lambda tx: jobbook.fail(tx, claim, code, message))
 
 
+def _given_up(crashes: int, code: int, reason: str | None) -> tuple[str, str]:
+    """The code and the sentence of a job whose trainer gets nowhere. Pure."""
+    if code in KILLED:
+        advice = "choose a smaller batch_size, shorter rows, lora tuning or a smaller model"
+        sentence = f"the training process was killed {crashes} times without progress, as a rule because"
+        return "out_of_memory", f"{sentence} the machine ran out of memory; {advice}"
+    sentence = f"the training process ended {crashes} times without progress"
+    return "trainer_crashed", f"{sentence} ({reason or f'exit code {code}'})"
+
+
 class Attendant:
     """One job from claim to end."""
 
@@ -167,8 +178,7 @@ class Attendant:
             reason = self._folder.last_exception()
             log.warning("trainer.ended", job=self._claim.job, code=code, crashes=crashes, reason=reason)
             if crashes >= CRASHES:
-                sentence = f"the training process ended {crashes} times without progress"
-                await self._fail("trainer_crashed", f"{sentence} ({reason or f'exit code {code}'})")
+                await self._fail(*_given_up(crashes, code, reason))
                 return
             await asyncio.sleep(PAUSE)
         await warm
