@@ -12,7 +12,7 @@ import jsonschema
 from jsonschema.validators import validator_for
 
 from reconciler.selfhosted import grading, wire
-from reconciler.selfhosted.evaluation import evallogs
+from reconciler.selfhosted.evaluation import evallogs, evalrows
 from reconciler.selfhosted.grading.checking import check_messages
 from reconciler.selfhosted.serving import responsebody
 from reconciler.selfhosted.serving.sampling import Problem, read_sampling
@@ -76,7 +76,7 @@ def _schema_problems(schema: Any) -> list[Problem]:
     except jsonschema.SchemaError as wrong:
         where = ".".join([param, *map(str, wrong.absolute_path)])
         return [Problem(where, f"is no JSON Schema: {wrong.message}")]
-    return [
+    elsewhere = [
         Problem(
             param,
             f"refers to {reference!r}; only references within the schema, such as '#/$defs/x', are followed",
@@ -84,6 +84,13 @@ def _schema_problems(schema: Any) -> list[Problem]:
         for reference in _references(schema)
         if not reference.startswith("#")
     ]
+    if elsewhere:
+        return elsewhere
+    try:
+        evalrows.validator(schema)
+    except evalrows.BadSchema as wrong:
+        return [Problem(param, str(wrong).removeprefix("the item schema "))]
+    return []
 
 
 def _references(schema: Any) -> list[str]:
