@@ -5,14 +5,17 @@ What was made elsewhere and stands for a manifest all the same.
 the fingerprint that it was found to fit. A manifest that was edited since wants something else, and gets it.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from reconciler.errors import PlatformError
-from reconciler.kind import Kind, Observed, Seen, Unseen
+from reconciler.kind import Action, Decision, Kind, Needs, Observed, Seen, Stamp, State, Unseen
 from reconciler.resource import Desired, Wanted
 from reconciler.world import Platform
 
 ID, AS = "reconciler/id", "reconciler/as"  # annotations
+FREE = {"name", "metadata", "suffix", "reconciler", "file"}  # how an object is called and kept, at its top
 SHORT = 12  # digits of a fingerprint that tell two of one resource apart
 
 
@@ -71,3 +74,28 @@ def _asked_for(id: str, kind: Kind, platform: Platform) -> Observed | None:
         return None
     found = platform.get(kind.collection, id)
     return kind.observe(found) if found else None
+
+
+def differences(kind: Kind, wanted: Wanted, observed: Observed, needs: Needs) -> Iterator[str]:
+    """How an object is not what its manifest asks for, as far as the object tells. Pure."""
+    if observed.state is not State.READY:
+        yield f"{kind.noun} {observed.id} is not ready: {observed.note or observed.state}"
+    ask = kind.ask(wanted, needs, Stamp("", str(wanted.address), wanted.fingerprint), Decision(Action.CREATE))
+    expected = {key: value for key, value in ask.body.items() if key not in FREE}
+    yield from _unlike(expected, kind.asked(observed), "")
+
+
+def _unlike(expected: Any, found: Any, at: str) -> Iterator[str]:
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for key, value in expected.items():
+            yield from _unlike(value, found.get(key), f"{at}.{key}".lstrip("."))
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for index, (one, other) in enumerate(zip(expected, found, strict=True)):
+            yield from _unlike(one, other, f"{at}[{index}]")
+    elif expected != "auto" and expected != found and not (expected is None and not found):
+        yield f"{at}: the manifest wants {_shown(expected)}, the platform has {_shown(found)}"
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}…"

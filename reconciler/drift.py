@@ -102,7 +102,8 @@ def _unmanaged(wanted: set[Address], actual: Mapping[str, Seen | Unseen]) -> Ite
         if isinstance(seen, Unseen):
             continue
         for each in (each for hits in seen.by_fingerprint.values() for each in hits):
-            assert each.stamp is not None  # or it would not be known by a fingerprint
+            if each.stamp is None:
+                continue  # made elsewhere, and adopted
             address = Address.parse(each.stamp.address)
             implied = "@" in address.name  # made for a rule; it goes with what the rule compares
             if address not in wanted and not implied:

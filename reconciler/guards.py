@@ -3,6 +3,8 @@ What may stop a step that would act, beside what stands: each guard looks at one
 the decision that takes its place, or lets it act. Plan and apply ask the same guards. Pure.
 """
 
+from collections.abc import Mapping
+
 from reconciler.kind import Action, Decision, Halt
 from reconciler.kinds.project import ProjectSpec
 from reconciler.plan import Guard, Step
@@ -37,10 +39,10 @@ def budget(refusals: Mapping[str, str]) -> Guard:
     return guard
 
 
-    pattern = step.wanted.facts.get(LEFT_OUT)
-    why = f"left out by --exclude {pattern}"
 def exclusion(step: Step) -> Decision | None:
     """Nothing is made for what somebody left out; what needs it waits."""
+    pattern = step.wanted.facts.get(LEFT_OUT)
+    why = f"left out by --exclude {pattern}"
     return Decision(Action.BLOCK, why, step.decision.observed, halt=Halt.LATER) if pattern else None
 
 

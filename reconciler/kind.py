@@ -251,6 +251,10 @@ class Kind:
         """What can be deleted of an object that has ended; None where nothing can. Pure."""
         return Removal(self.collection, observed.id) if self.collection else None
 
+    def asked(self, observed: Observed) -> Object:
+        """An object's body in the words of the request that makes one. Pure."""
+        return observed.body
+
     def restamp(self, observed: Observed, stamp: Stamp) -> Ask | None:
         """The request that writes another stamp on an object; None where its platform has no such request. Pure."""
         return None

@@ -61,6 +61,7 @@ def prune(
     sight = engine.look(desired, world)
     holdings = survey(sight, world, creator.journal, empty=empty)
     deletions = pruning.decide(sight.desired, desired, world.kinds, holdings, policy)
+    deletions = world.policies.spare(deletions) if world.policies else deletions
     return carry_out(deletions, world, creator, by)
 
 
@@ -96,7 +97,7 @@ def carry_out(deletions: tuple[Deletion, ...], world: World, creator: Creator, b
         journal.record(creator.now(), name, address, "deleted", detail)
         if observed.stamp:
             book.forget(name, observed.stamp.address, observed.stamp.fingerprint)
-        if removal and removal.id != observed.id:
+        if removal is None or removal.id != observed.id:
             book.went(name, observed.id, creator.now())
         done.append(each)
     return Pruned(deletions, tuple(done), failed)

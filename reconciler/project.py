@@ -9,7 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,7 @@ from reconciler.kinds import all_kinds
 from reconciler.kinds.project import ProjectSpec
 from reconciler.loader import FileStamp
 from reconciler.resource import Address, Desired, Wanted
+from reconciler.selection import ALL, Choice, only
 
 DATA = ".reconciler"
 YOUNG = 0.05  # seconds; a file written so lately could be written again without its stamp changing
@@ -57,6 +58,12 @@ class Project:
     @property
     def releases(self) -> Path:
         return (self.home or self.root) / "releases"
+
+    def part(self, choice: Choice) -> "Project":
+        """The project as far as somebody chose it. Raises ReconcilerError for what it does not have."""
+        if choice == ALL:
+            return self
+        return replace(self, desired=only(self.desired, choice.targets, choice.excludes), whole=False)
 
     def find(self, text: str) -> Wanted:
         """The resource meant by `Kind/name`. Raises ReconcilerError that names a near one."""

@@ -69,7 +69,7 @@ def decide(
 
     `desired` is what is wanted, with what is so because of what stands; `manifests` is what was written.
     """
-    standing = {(kind, each.id): each for kind, each in holdings.ours() if _ends(kind, each, kinds, holdings)}
+    standing = found(kinds, holdings)
     asked = {(address.kind, wanted.fingerprint) for address, wanted in desired.items()}
     doomed = {
         key: why for key, each in standing.items() if (why := _unwanted(key[0], each, desired, asked, policy))
@@ -86,6 +86,26 @@ def decide(
         kept |= dict.fromkeys(goes, why)
     told = [Deletion(key[0], standing[key], doomed[key], kept.get(key, "")) for key in doomed]
     return tuple(sorted(told, key=_in_order))
+
+
+def found(kinds: Mapping[str, Kind], holdings: Holdings) -> dict[Key, Observed]:
+    """What stands of a project that can be deleted, now or once it has ended."""
+    return {(kind, each.id): each for kind, each in holdings.ours() if _ends(kind, each, kinds, holdings)}
+
+
+def obstacles(
+    deletions: Iterable[Deletion], manifests: Desired, holdings: Holdings, *, releases: bool
+) -> Iterator[str]:
+    """Why a project is not destroyed. `releases` takes channels off the air as well."""
+    if holdings.why_not:
+        yield holdings.why_not
+        return
+    shield = Shield(manifests, holdings.words)
+    for each in deletions:
+        if why := shield.over(each.observed):
+            yield f"{each.observed.id}: {why}"
+        elif each.kind == "PromotionRule" and not releases:
+            yield f"{each.observed.id} is on the air, with {each.observed.body['model']}; say --releases to take it off"
 
 
 def _ends(kind: str, each: Observed, kinds: Mapping[str, Kind], holdings: Holdings) -> bool:

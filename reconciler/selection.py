@@ -28,6 +28,11 @@ class Choice(NamedTuple):
 ALL = Choice()
 
 
+def choice(targets: Sequence[str] | None, excludes: Sequence[str] | None) -> Choice:
+    """What a command line says."""
+    return Choice(tuple(targets or ()), tuple(excludes or ()))
+
+
 def only(desired: Desired, targets: Sequence[str], excludes: Sequence[str]) -> Desired:
     """
     What matches a target, and what that needs; everything where there is no target. What matches an exclude is marked.

@@ -45,6 +45,9 @@ class Platform(Protocol):
     def get(self, collection: str, id: str) -> Object | None:
         """One object, or None when the platform says there is none."""
 
+    def content(self, id: str) -> bytes:
+        """The bytes of a file."""
+
     def create(self, collection: str, body: Mapping[str, Any], *, key: str) -> Object:
         """Ask once; `key` makes the request idempotent where the platform can."""
 

@@ -1,5 +1,6 @@
 """The one command line, and the words that commands share. Nothing heavy is imported here, nor by any declaration."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,40 @@ On = Annotated[
     str | None, typer.Option("--platform", help="a platform of the project other than its default")
 ]
 HERE = Path("manifests")
+
+
+def _given(assignments: list[str] | None) -> list[str] | None:
+    """Say them in this process's environment, where whoever reads manifests looks for them."""
+    from reconciler.variables import SET
+
+    for each in assignments or ():
+        name, equals, value = each.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"{each} is no NAME=VALUE")
+        os.environ[SET + name] = value
+    return assignments
+
+
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="only this and what it needs; * stands for anything, and more may be named",
+        metavar="KIND/NAME",
+    ),
+]
+Excludes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude", help="leave this as it stands; what needs it waits for it", metavar="KIND/NAME"
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="the value of a variable of the project", metavar="NAME=VALUE", callback=_given
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from reconciler import engine, loader
+from reconciler import engine, loader, upkeep
 from reconciler import plan as planning
-from reconciler.cli import render, session
+from reconciler.cli import deletions, render, session
 from reconciler.cli.terms import FREE, Terms
 from reconciler.engine import Pass
 from reconciler.errors import Refused, Unreachable
@@ -18,6 +18,7 @@ from reconciler.kind import Action, Halt
 from reconciler.plan import Change, Plan, Step
 from reconciler.project import Project, load
 from reconciler.resource import Wanted
+from reconciler.selection import ALL, Choice
 
 PENDING, IN_PROGRESS = 2, 7  # exit codes
 HALTED = {
@@ -50,8 +51,8 @@ def tell(project: Project, name: str, made: Plan, output: str) -> int:
     return code_of(made)
 
 
-def status(folder: Path, output: str, platform: str | None) -> int:
-    project, name, made = planned(folder, platform)
+def status(folder: Path, output: str, platform: str | None, choice: Choice = ALL) -> int:
+    project, name, made = planned(folder, platform, choice)
     say = {
         "json": lambda *_: render.plan_json(made, project.name, name, locate),
         "markdown": render.status_markdown,
@@ -74,15 +75,22 @@ def explain(address: str, folder: Path, output: str, platform: str | None) -> in
 
 
 def apply(
-    folder: Path, output: str, platform: str | None, wait: bool, timeout: float | None, terms: Terms = FREE
+    folder: Path,
+    output: str,
+    platform: str | None,
+    wait: bool,
+    timeout: float | None,
+    terms: Terms = FREE,
+    choice: Choice = ALL,
 ) -> int:
     from reconciler.cli.live import Live, Quiet
     from reconciler.cli.summary import summary
 
-    project = load(folder)
+    project = load(folder).part(choice)
     name = session.chosen(project, platform)
     with session.writing(project, name) as (world, creator):
         if terms is not FREE:
+            project = replace(project, whole=False)  # what was not agreed on is not deleted
             terms.accept(project.name, _decide(project, name, world), creator)
             world = replace(world, guards=(*world.guards, *terms.guards))
         before = _decide(project, name, world)
@@ -91,12 +99,14 @@ def apply(
             print(render.plan_text(before, project.name, name, locate, costs), flush=True)
         if _finished(before):
             creator.journal.remember(name, _unremembered(before, creator.journal.remembered(name)))
+            upkeep.protect(before.steps, world.project, world.kinds, creator)
             done = Pass(before.steps)
         else:
             with Live() if output == "text" else Quiet() as watch:
                 limit = timeout if wait else 0.0
                 done = engine.settle(project.desired, world, creator, watch, time.sleep, limit)
         left = terms.ended(done, creator)
+        pruned = deletions.pruned(project, world, creator, done)
     if output == "json":
         print(render.pass_json(done, project.name, name))
     elif output == "markdown":
@@ -105,7 +115,7 @@ def apply(
         print(summary(done, project, name))
     if left:
         raise Refused(left)
-    return _ended(done)
+    return _ended(done) or deletions.tell(pruned, output)
 
 
 def schema(kind: str | None) -> int:
@@ -137,9 +147,9 @@ def locate(wanted: Wanted, change: Change) -> str:
     )
 
 
-def planned(folder: Path, platform: str | None) -> tuple[Project, str, Plan]:
+def planned(folder: Path, platform: str | None, choice: Choice = ALL) -> tuple[Project, str, Plan]:
     """What would be done for a folder, and on which platform. Raises ReconcilerError."""
-    project = load(folder)
+    project = load(folder).part(choice)
     name = session.chosen(project, platform)
     with session.reading(project, name) as world:
         return project, name, _decide(project, name, world)
@@ -149,12 +159,13 @@ def _decide(project: Project, name: str, world: engine.World) -> Plan:
     sight = engine.look(project.desired, world)
     if sight.unseen:
         raise Unreachable(next(iter(sight.unseen.values())))
+    goes = deletions.planned(project, sight, world, lambda: session.peek(project))
     made = planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, {}, world.guards)
     if not made.pending:
-        return made
+        return made.pruned(goes)
     memory = session.memory(project, name)  # only what changes needs explaining
     held = (*world.guards, *session.unaffordable(project, name, made))
-    return planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, memory, held)
+    return planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, memory, held).pruned(goes)
 
 
 def _finished(before: Plan) -> bool:

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from reconciler.cli.app import app
-from reconciler.cli.declare import basics, channels, daemon, money, platform
+from reconciler.cli.declare import basics, channels, daemon, money, ownership, platform
 from reconciler.errors import ReconcilerError
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "daemon",
     "main",
     "money",
+    "ownership",
     "platform",
 ]  # importing a declaration declares it
 INTERRUPTED = 130  # exit code

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from reconciler import baseline, git, rowshapes, rule, savedplan
+from reconciler import baseline, git, loader, rowshapes, rule, savedplan
 from reconciler.cli import commands, terms
 from reconciler.cli.comment import Subject, comment
 from reconciler.cli.terms import FREE
@@ -17,18 +17,26 @@ from reconciler.resource import Address, Desired
 from reconciler.rowshapes import Example
 from reconciler.rule import PromotionRuleSpec
 from reconciler.savedplan import ACTING, RULE
+from reconciler.selection import ALL, Choice
 from reconciler.subject import run_of
 
 
-def plan(folder: Path, output: str, platform: str | None, out: Path | None, base: str | None) -> int:
+def plan(
+    folder: Path,
+    output: str,
+    platform: str | None,
+    out: Path | None,
+    base: str | None,
+    choice: Choice = ALL,
+) -> int:
     """Say what an apply would do, against what was last applied or against a commit; and write it down."""
     if base is None:
-        project, name, made = commands.planned(folder, platform)
+        project, name, made = commands.planned(folder, platform, choice)
         if out:
             write(out, project, name, made)
         return commands.tell(project, name, made, output)
     with baseline.at(folder, base) as before:
-        project, name, made = commands.planned(folder, platform)
+        project, name, made = commands.planned(folder, platform, choice)
         compared = compare(made, before.desired)
         if out:
             write(out, project, name, compared.plan)
@@ -48,7 +56,10 @@ def _examples(compared: Compared, base: Desired, show: bool) -> dict[Address, tu
         if step.rows:
             old, new = base[step.address].facts, step.wanted.facts
             found[step.address] = rowshapes.examples(
-                step.rows, (Path(old["path"]), old["row_digests"]), (Path(new["path"]), new["row_digests"]), show
+                step.rows,
+                (Path(old["path"]), old["row_digests"]),
+                (Path(new["path"]), new["row_digests"]),
+                show,
             )
     return found
 
@@ -94,9 +105,12 @@ def apply(
     folder: Path | None,
     approved: Path | None,
     build: bool,
+    choice: Choice = ALL,
 ) -> int:
     """Apply a folder, or the plan in a file."""
-    if target.is_file():
+    if target.is_file() and target.suffix not in loader.SUFFIXES:
+        if choice != ALL:
+            raise ReconcilerError(f"{target} says what is done; --target and --exclude go with a folder")
         return _carry_out(target, output, platform, wait, timeout, folder, approved, build)
     if folder:
         raise ReconcilerError(f"--dir says where the manifests of a saved plan lie; {target} is no plan file")
@@ -109,7 +123,7 @@ def apply(
         held = terms.approved(saved)
     elif build:
         held = terms.building()
-    return commands.apply(target, output, platform, wait, timeout, held)
+    return commands.apply(target, output, platform, wait, timeout, held, choice)
 
 
 def _carry_out(

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from reconciler import cost, release
+from reconciler.cli import deletions
 from reconciler.cost import Estimate
 from reconciler.engine import Pass
 from reconciler.gates import Trial
@@ -35,6 +36,7 @@ NEXT = {
     Halt.REFUSED: "a person has to decide; the line above says how",
     Halt.UNAPPROVED: "a person has to approve it; the line above says how",
     Halt.SUSPENDED: "nothing; it is suspended",
+    Halt.FORBIDDEN: "change what it asks for, or the policy; the line above says which",
     Halt.LATER: "another apply does it; this one was told not to",
     Halt.DRIFT: "put the release file back, or say on_drift: restore",
 }
@@ -49,6 +51,7 @@ def plan_text(plan: Plan, project: str, platform: str, locate: Locate, costs: Co
         about = _about(step, costs)
         lines.append(f"  {step.action} {step.address!s:<{wide}}  {'; '.join(filter(None, about))}".rstrip())
         lines += [f"      {line}" for line in _details(step, plan, locate)]
+    lines += deletions.lines([each for each in plan.deletions if not each.kept])
     if not plan.pending and not shown:
         return f"{project} on {platform}: nothing to do, {len(plan.steps)} resources are as wanted"
     return "\n".join([*lines, "", headline(plan, costs)])
@@ -75,6 +78,8 @@ def plan_markdown(plan: Plan, project: str, platform: str, locate: Locate, costs
         for step in shown:
             about = _cell("; ".join(filter(None, _about(step, costs))))
             lines.append(f"| {step.action} | `{step.address}` | {about} |")
+    if goes := [each for each in plan.deletions if not each.kept]:
+        lines += ["", "| | deleted | object | why |", "|---|---|---|---|", *deletions.rows(goes)]
     for step in shown:
         if details := list(_details(step, plan, locate)):
             lines += [
@@ -105,6 +110,7 @@ def plan_json(plan: Plan, project: str, platform: str, locate: Locate, costs: Co
             for step in plan.steps
         ],
     }
+    document["deletions"] = [deletions.told(each) for each in plan.deletions]
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 

@@ -47,6 +47,7 @@ def reading(project: Project, name: str) -> Iterator[World]:
             _kinds(project),
             ReadOnly(_releasing(project, name, platform)),
             guards.of(project.spec),
+            gone=gone(project, name),
         )
 
 
@@ -67,7 +68,7 @@ def writing(
     with _platform(project, name, write=True, trains=trains) as platform:
         world = World(
             project.name, _kinds(project), _releasing(project, name, platform, commit), guards.of(project.spec),
-            accounts=accounts(project, name, journal).opened(),
+            accounts=accounts(project, name, journal).opened(), gone=gone(project, name),
         )  # fmt: skip
         yield world, Creator(world.platform, journal, me(), time.time)
 
@@ -103,6 +104,14 @@ def memory(project: Project, name: str) -> dict[Address, Remembered]:
     """What every address stood for when it was last applied; empty where nothing ever was."""
     journal = peek(project)
     return journal.recall(name) if journal else {}
+
+
+def gone(project: Project, name: str) -> frozenset[str]:
+    """The ids of what was deleted here, and what the platform lists all the same."""
+    from reconciler import upkeep
+
+    journal = peek(project)
+    return upkeep.gone(journal, name) if journal else frozenset()
 
 
 def events(project: Project, address: Address) -> list[dict[str, Any]]:

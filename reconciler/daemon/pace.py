@@ -76,6 +76,9 @@ class Paced:
     def get(self, collection: str, id: str) -> Object | None:
         return self._call("get", collection, lambda: self._platform.get(collection, id))
 
+    def content(self, id: str) -> bytes:
+        return self._call("content", "files", lambda: self._platform.content(id))
+
     def create(self, collection: str, body: Mapping[str, Any], *, key: str) -> Object:
         return self._call("create", collection, lambda: self._platform.create(collection, body, key=key))
 

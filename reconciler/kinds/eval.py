@@ -121,6 +121,16 @@ class EvalKind(Kind):
         }
         return Ask("evals", body)
 
+    def asked(self, observed: Observed) -> Object:
+        config = dict(observed.body.get("data_source_config") or {})
+        schema = config.get("schema") or {}
+        if "item" in schema.get("properties", {}):
+            config |= {
+                "item_schema": schema["properties"]["item"],
+                "include_sample_schema": "sample" in schema["properties"],
+            }
+        return {**observed.body, "data_source_config": config}
+
     def restamp(self, observed: Observed, stamp: Stamp) -> Ask:
         others = {k: v for k, v in (observed.body.get("metadata") or {}).items() if k != PROTECT}
         return Ask(f"evals/{observed.id}", {"metadata": others | stamp.metadata()})

@@ -176,8 +176,7 @@ class EvalRunKind(Kind):
         return f"evals/{observed.body['eval_id']}/runs"
 
     def cancel(self, platform: Platform, duplicate: Observed) -> None:
-        run = f"evals/{duplicate.body['eval_id']}/runs/{duplicate.id}"
-        platform.create(f"{run}/cancel", {}, key=f"cancel:{duplicate.id}")
+        platform.create(f"{self.place(duplicate)}/{duplicate.id}/cancel", {}, key=f"cancel:{duplicate.id}")
 
     def progress(self, platform: Platform, observed: Observed) -> Progress | None:
         counts = observed.body.get("result_counts") or {}

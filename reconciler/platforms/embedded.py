@@ -227,6 +227,9 @@ class Empty:
     def get(self, collection: str, id: str) -> Object | None:
         return None
 
+    def content(self, id: str) -> NoReturn:
+        raise AssertionError(f"an empty platform was asked for the bytes of {id}")
+
     def create(self, collection: str, body: Mapping[str, Any], *, key: str) -> NoReturn:
         raise AssertionError(f"an empty platform was asked to create one of {collection}")
 

@@ -96,6 +96,10 @@ class OpenAI:
                 return None
             raise
 
+    def content(self, id: str) -> bytes:
+        """The bytes of a file, asked for once."""
+        return self._once("GET", f"{_member('files', id)}/content").body
+
     def ask(self, path: str, body: Mapping[str, Any]) -> Object:
         """A POST that leaves nothing behind (`chat/completions`, grader checks), so repeated as a read is."""
         return self._read("POST", path, body=body)

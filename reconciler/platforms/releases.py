@@ -71,6 +71,9 @@ class WithReleases:
     def get(self, collection: str, id: str) -> Object | None:
         return self._platform.get(collection, id)
 
+    def content(self, id: str) -> bytes:
+        return self._platform.content(id)
+
     def create(self, collection: str, body: Mapping[str, Any], *, key: str) -> Object:
         if collection != COLLECTION:
             return self._platform.create(collection, body, key=key)

@@ -31,6 +31,9 @@ class ReadOnly:
     def get(self, collection: str, id: str) -> Object | None:
         return self._platform.get(collection, id)
 
+    def content(self, id: str) -> bytes:
+        return self._platform.content(id)
+
     def create(self, collection: str, body: Mapping[str, Any], *, key: str) -> NoReturn:
         raise AssertionError(f"a read-only pass asked {self.name} to create one of {collection}")
 

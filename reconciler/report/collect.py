@@ -49,6 +49,9 @@ class Slim:
     def get(self, collection: str, id: str) -> Object | None:
         return self._platform.get(collection, id)
 
+    def content(self, id: str) -> bytes:
+        return self._platform.content(id)
+
     def create(self, collection: str, body: Mapping[str, Any], *, key: str) -> Object:
         raise AssertionError(f"a report asked {self.name} to create one of {collection}")
 

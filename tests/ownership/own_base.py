@@ -2,17 +2,21 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core_base import FILES, Applier, Clock, write
+from core_base import FILES, Applier, Clock, Watcher, write
 from memory_platform import MemoryPlatform
 
-from reconciler import ownership, project
+from reconciler import engine, guards, ownership, project, pruning
+from reconciler.engine import Pass
 from reconciler.kinds import all_kinds
 from reconciler.ownership import Pruned
 from reconciler.plan import Deletion
 from reconciler.pruning import Policy
+from reconciler.resource import Desired
+from reconciler.selection import ALL, Choice
 from reconciler.world import Object
 
 DEMO = "metadata: {name: demo}"
@@ -73,6 +77,16 @@ class Owner(Applier):
     """Somebody who applies a tree, lets work finish, and prunes."""
 
     platform: Shop
+    choice: Choice = ALL
+
+    @property
+    def desired(self) -> Desired:
+        return project.load(self.root).part(self.choice).desired
+
+    def once(self) -> Pass:
+        tree = project.load(self.root)
+        world = replace(self.world, guards=guards.of(tree.spec))
+        return engine.once(self.desired, world, self.creator, Watcher())
 
     def done(self, tuned: int = 200) -> Any:
         """Passes until nothing can change; so many of 200 items pass."""
@@ -89,8 +103,6 @@ class Owner(Applier):
         return {each.observed.id: each.kept for each in self.decided(policy)}
 
     def decided(self, policy: Policy = Policy(), *, empty: bool = False) -> tuple[Deletion, ...]:
-        from reconciler import engine, pruning
-
         tree = project.load(self.root)
         sight = engine.look(tree.desired, self.world)
         holdings = ownership.survey(sight, self.world, self.journal, empty=empty)

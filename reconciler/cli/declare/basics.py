@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.app import HERE, Folder, On, Out, Output, app
+from reconciler.cli.app import HERE, Excludes, Folder, On, Out, Output, Sets, Targets, app
 
 
 class Drawing(StrEnum):
@@ -23,7 +23,7 @@ class ReportFormat(StrEnum):
 
 
 @app.command()
-def validate(folder: Folder = HERE, output: Out = Output.TEXT) -> None:
+def validate(folder: Folder = HERE, output: Out = Output.TEXT, given: Sets = None) -> None:
     """Check every manifest and every row, without any platform."""
     from reconciler.cli import commands
 
@@ -46,11 +46,15 @@ def plan(
             metavar="REF",
         ),
     ] = None,
+    targets: Targets = None,
+    excludes: Excludes = None,
+    given: Sets = None,
 ) -> None:
     """Show what apply would do, and why. Exit 2 when there is something."""
     from reconciler.cli import planning
+    from reconciler.selection import choice
 
-    raise typer.Exit(planning.plan(folder, output, platform, out, base))
+    raise typer.Exit(planning.plan(folder, output, platform, out, base, choice(targets, excludes)))
 
 
 @app.command()
@@ -72,19 +76,32 @@ def apply(
     build: Annotated[
         bool, typer.Option("--build", help="train and measure everything, and touch no channel")
     ] = False,
+    targets: Targets = None,
+    excludes: Excludes = None,
+    given: Sets = None,
 ) -> None:
     """Make it so: upload, train, measure, promote. Safe to stop and to repeat."""
     from reconciler.cli import planning
+    from reconciler.selection import choice
 
-    raise typer.Exit(planning.apply(target, output, platform, wait, timeout, folder, approved, build))
+    chosen = choice(targets, excludes)
+    raise typer.Exit(planning.apply(target, output, platform, wait, timeout, folder, approved, build, chosen))
 
 
 @app.command()
-def status(folder: Folder = HERE, output: Out = Output.TEXT, platform: On = None) -> None:
+def status(
+    folder: Folder = HERE,
+    output: Out = Output.TEXT,
+    platform: On = None,
+    targets: Targets = None,
+    excludes: Excludes = None,
+    given: Sets = None,
+) -> None:
     """Show every resource as it stands."""
     from reconciler.cli import commands
+    from reconciler.selection import choice
 
-    raise typer.Exit(commands.status(folder, output, platform))
+    raise typer.Exit(commands.status(folder, output, platform, choice(targets, excludes)))
 
 
 @app.command()
