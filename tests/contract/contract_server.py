@@ -102,9 +102,15 @@ class ContractEngine(FakeEngine):
 class Platform(Server):
     """The server of the eval tests that also trains, takes models and remembers."""
 
-    def __init__(self, data: Path) -> None:
-        trainer = (sys.executable, str(TRAINER))
-        super().__init__(data, ContractEngine(), trainer=trainer, model_sources=True, embedding_model="tiny")
+    def __init__(self, data: Path, store: str | None = None) -> None:
+        super().__init__(
+            data,
+            ContractEngine(),
+            store=store,
+            trainer=(sys.executable, str(TRAINER)),
+            model_sources=True,
+            embedding_model="tiny",
+        )
         self.exchanges: list[Exchange] = []
         recorder = Recorder(self.application, app.all_routes(), self.exchanges)
         config = uvicorn.Config(recorder, log_config=None, timeout_graceful_shutdown=1)

@@ -114,10 +114,10 @@ class FakeEngine:
 class Server:
     """One running server; `client` speaks to it as any user would."""
 
-    def __init__(self, data: Path, engine: Any, **settings: Any) -> None:
+    def __init__(self, data: Path, engine: Any, *, store: str | None = None, **settings: Any) -> None:
         data.mkdir(exist_ok=True)
         self.engine = engine
-        self.store = Store(f"sqlite:///{data / 'platform.db'}", settings.get("now", time.time))
+        self.store = Store(store or f"sqlite:///{data / 'platform.db'}", settings.get("now", time.time))
         self.store.write_now(lambda tx: add_model(tx, "tiny", data / "tiny"))
         self.here = Context(data, self.store, Blobs(data / "blobs"), engine, **settings)
         self.application = app.make(self.here, auth.Door(self.store))
