@@ -50,7 +50,7 @@ def actual(work: Work, observed: Observed, seconds: float | None, rates: Rates) 
     """
     body = observed.body
     if body.get("finished_at") and body.get("created_at"):
-        seconds = float(body["finished_at"]) - float(body["created_at"])
+        seconds = max(1.0, body["finished_at"] - body["created_at"])  # told in whole ones
     time = None if seconds is None else Range(seconds, seconds)
     if work.trains:
         tokens = body.get("trained_tokens")
