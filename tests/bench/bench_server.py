@@ -1,8 +1,8 @@
 """
 Requests per second of the platform server's reads, its start, and uploads, against floors of the same run.
 
-`python -m tests.bench server`: with nothing else, and while two processes keep the cores as busy as a
-job that trains. The floor of a read is the endpoint that asks no database; of an upload, a plain fsynced copy.
+`python -m tests.bench server`: with nothing else, and while a supervised job trains the packaged model. The
+floor of a read is the endpoint that asks no database; of an upload, a plain fsynced copy.
 """
 
 import asyncio
@@ -17,10 +17,14 @@ from pathlib import Path
 
 import httpx
 
-SERVER = Path(__file__).parents[1] / "selfhosted" / "server_process.py"
+from reconciler.selfhosted.registry import models
+
+TESTS = Path(__file__).parents[1]
+SERVER = TESTS / "selfhosted" / "server_process.py"
+ROWS = TESTS.parent / "manifests" / "data" / "triage-train.jsonl"
+EPOCHS = 50  # longer than we measure; the job is cancelled then
 WANTED = 1000  # requests a second
 CONNECTIONS = 16
-BUSY = "while True: sum(range(10_000))"
 
 
 def main(smoke: bool) -> None:
@@ -30,11 +34,12 @@ def main(smoke: bool) -> None:
         with httpx.Client(base_url=url, timeout=120) as http:
             made = [send(http, b'{"a": 1}\n') for _ in range(40)]
             paths = ("/v1/reconciler", f"/v1/files/{made[0]}", "/v1/files?limit=20", "/v1/fine_tuning/jobs")
-            for busy in (0, 2):
-                with others(busy):
+            for beside in (False, True):
+                with training(http) if beside else contextlib.nullcontext():
                     for path in paths:
                         rate = asyncio.run(requests_per_second(url, path, requests))
-                        print(f"{busy} busy  {path.partition('file-')[0]:24} {rate:7.0f} requests/s")
+                        when = "training" if beside else "idle"
+                        print(f"{when:8}  {path.partition('file-')[0]:24} {rate:7.0f} requests/s", flush=True)
             print(f"wanted: ≥ {WANTED} requests/s")
             upload(http, size, Path(folder))
 
@@ -43,7 +48,7 @@ def main(smoke: bool) -> None:
 def serving(folder: Path) -> Iterator[tuple[str, float]]:
     start = time.perf_counter()
     command = [sys.executable, str(SERVER), "--data", str(folder), "--host", "127.0.0.1"]
-    with subprocess.Popen([*command, "--trainer", "true", "--log", str(folder / "log")]) as process:
+    with subprocess.Popen([*command, "--log", str(folder / "log")]) as process:
         described = folder / "server.json"
         while not described.exists():
             time.sleep(0.005)
@@ -54,14 +59,28 @@ def serving(folder: Path) -> Iterator[tuple[str, float]]:
 
 
 @contextlib.contextmanager
-def others(count: int) -> Iterator[None]:
-    processes = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+def training(http: httpx.Client) -> Iterator[None]:
+    """A job that takes its steps while we measure."""
+    hyperparameters = {"n_epochs": EPOCHS, "batch_size": 16}
+    wanted = {
+        "model": models.PACKAGED,
+        "training_file": send(http, ROWS.read_bytes(), "fine-tune"),
+        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+    }
+    job = f"/v1/fine_tuning/jobs/{http.post('/v1/fine_tuning/jobs', json=wanted).raise_for_status().json()['id']}"
+    await_step(http, job)
+    yield
+    status = http.get(job).json()["status"]
+    assert status == "running", f"the job is {status}: it did not train all the time"
+    http.post(f"{job}/cancel").raise_for_status()
+
+
+def await_step(http: httpx.Client, job: str) -> None:
+    """Wait for the first step, which comes after torch and the model are loaded."""
+    while not any(event["type"] == "metrics" for event in http.get(f"{job}/events").json()["data"]):
+        found = http.get(job).json()
+        assert found["status"] in ("validating_files", "queued", "running"), found["error"]
+        time.sleep(0.2)
 
 
 async def requests_per_second(url: str, path: str, requests: int) -> float:
@@ -97,6 +116,6 @@ def upload(http: httpx.Client, size: int, folder: Path) -> None:
     print(f"upload of {size >> 20} MiB {took:.2f} s ({took / floor:.1f} × write and fsync, {floor:.2f} s)")
 
 
-def send(http: httpx.Client, content: bytes) -> str:
-    form, files = {"purpose": "evals"}, {"file": ("rows.jsonl", content)}
+def send(http: httpx.Client, content: bytes, purpose: str = "evals") -> str:
+    form, files = {"purpose": purpose}, {"file": ("rows.jsonl", content)}
     return str(http.post("/v1/files", data=form, files=files).raise_for_status().json()["id"])
