@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reconciler import baseline, git, loader, rowshapes, rule, savedplan
-from reconciler.cli import commands, terms
+from reconciler.cli import commands, session, terms
 from reconciler.cli.comment import Subject, comment
 from reconciler.cli.terms import FREE
 from reconciler.compare import Compared, compare
@@ -43,7 +43,8 @@ def plan(
         if output != "markdown":
             return commands.tell(project, name, compared.plan, output)
         about = Subject(
-            project.name, name, f"{before.ref} ({before.commit[:8]})", compared, before.note, {},
+            project.name, name, f"{before.ref} ({before.commit[:8]})", compared, before.note,
+            session.estimates(project, name, compared.plan),
             _examples(compared, before.desired, project.spec.show_rows), _detectable(compared),
         )  # fmt: skip
         print(comment(about, commands.locate), end="")
@@ -81,7 +82,7 @@ def write(out: Path, project: Project, platform: str, made: Plan) -> None:
     """Write a plan down. Raises ReconcilerError."""
     saved = savedplan.save(
         made,
-        {},
+        session.estimates(project, platform, made),
         project=project.name,
         platform=platform,
         folder=os.path.relpath(project.root),
