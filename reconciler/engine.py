@@ -17,6 +17,7 @@ from reconciler.intent import Intent
 from reconciler.kind import Action, Ask, Decision, Halt, Kind, Observed, Progress, Seen, Stamp, State, Unseen
 from reconciler.money.accounts import Accounts
 from reconciler.plan import Guard, Step
+from reconciler.policy import Policies
 from reconciler.resource import Address, Desired, Wanted
 from reconciler.selection import LEFT_OUT
 from reconciler.world import Platform, Upload
@@ -82,6 +83,7 @@ class World:
     platform: Platform
     guards: tuple[Guard, ...] = ()  # what may stop a step that would act
     accounts: Accounts | None = None  # what may be spent, and what was
+    policies: Policies | None = None  # what the project forbids
     gone: frozenset[str] = frozenset()  # ids of what we deleted, and what the platform lists all the same
 
 
@@ -111,6 +113,9 @@ def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pa
     tokens = journal.tokens(name)  # before we look: what is taken later was not seen
     world = replace(world, gone=upkeep.gone(journal, name))
     sight = look(desired, world)
+    if world.policies:
+        would = plan.make(sight.desired, world.kinds, sight.actual, sight.evidence, {}, world.guards)
+        world = replace(world, guards=(*world.guards, world.policies.guard(would)))
     intents, memory = journal.open_intents(name), journal.remembered(name)
     hand = _Hand(world, creator, watch, dict(sight.actual), intents, tokens, sight.desired)
     stands: list[Wanted] = []

@@ -121,6 +121,7 @@ class Halt(StrEnum):
     DRIFT = "drift"  # somebody changed what we made, and we leave it
     SUSPENDED = "suspended"  # its manifest says not now
     LATER = "later"  # this apply leaves it for another one
+    FORBIDDEN = "forbidden"  # a policy says no
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Kind:
     measures: ClassVar[bool] = False  # acts only once `decide` knows the body to ask for
 
     def read(
-        self, spec: Any, root: Path, folder: Path, where: Callable[[str], str]
+        self, spec: Any, root: Path, folder: Path, where: Callable[..., str]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """
         What its local files teach: facts that are identity, and facts that are not.

@@ -23,6 +23,7 @@ from reconciler.selection import ALL, Choice
 PENDING, IN_PROGRESS = 2, 7  # exit codes
 HALTED = {
     Halt.BROKEN: 1,
+    Halt.FORBIDDEN: 6,
     Halt.FAILED: 4,
     Halt.REFUSED: 6,
     Halt.INCONCLUSIVE: 5,
@@ -165,6 +166,7 @@ def _decide(project: Project, name: str, world: engine.World) -> Plan:
         return made.pruned(goes)
     memory = session.memory(project, name)  # only what changes needs explaining
     held = (*world.guards, *session.unaffordable(project, name, made))
+    held = (*held, world.policies.guard(made.pruned(goes))) if world.policies else held
     return planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, memory, held).pruned(goes)
 
 
@@ -182,8 +184,9 @@ def _ended(done: Pass) -> int:
 
 
 def code_of(made: Plan) -> int:
-    """The exit code of a plan."""
-    return PENDING if made.pending else _halted(made.steps)
+    """The exit code of a plan; what a policy forbids counts more than what is pending."""
+    forbidden = any(step.decision.halt is Halt.FORBIDDEN for step in made.steps)
+    return HALTED[Halt.FORBIDDEN] if forbidden else PENDING if made.pending else _halted(made.steps)
 
 
 def _halted(steps: tuple[Step, ...]) -> int:

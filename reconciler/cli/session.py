@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from reconciler.plan import Guard, Plan, Remembered
 from reconciler.platforms.openai import OpenAI
 from reconciler.platforms.releases import WithReleases
 from reconciler.platforms.wrappers import ReadOnly
+from reconciler.policy import Policies, Rule
 from reconciler.project import Project, keep
 from reconciler.resource import Address
 from reconciler.world import Platform
@@ -47,6 +48,7 @@ def reading(project: Project, name: str) -> Iterator[World]:
             _kinds(project),
             ReadOnly(_releasing(project, name, platform)),
             guards.of(project.spec),
+            policies=policies(project, lambda made: estimates(project, name, made)),
             gone=gone(project, name),
         )
 
@@ -66,9 +68,10 @@ def writing(
     keep(project.data)
     journal = Journal.open(project.journal_url(os.environ))
     with _platform(project, name, write=True, trains=trains) as platform:
+        books = accounts(project, name, journal).opened()
         world = World(
             project.name, _kinds(project), _releasing(project, name, platform, commit), guards.of(project.spec),
-            accounts=accounts(project, name, journal).opened(), gone=gone(project, name),
+            accounts=books, policies=policies(project, books.estimates), gone=gone(project, name),
         )  # fmt: skip
         yield world, Creator(world.platform, journal, me(), time.time)
 
@@ -76,7 +79,23 @@ def writing(
 def renewed(project: Project, name: str, world: World, creator: Creator) -> World:
     """The same world, for manifests that may have changed all but its platform and its journal."""
     books = world.accounts.following(project.spec) if world.accounts else None
-    return replace(world, kinds=_kinds(project), guards=guards.of(project.spec), accounts=books)
+    rules = policies(project, books.estimates) if books else None
+    return replace(
+        world, kinds=_kinds(project), guards=guards.of(project.spec), accounts=books, policies=rules
+    )
+
+
+def policies(project: Project, estimates: Callable[[Plan], Mapping[Address, Estimate]]) -> Policies | None:
+    """What the project forbids; None where that is nothing."""
+    if not project.spec.policies:
+        return None
+    from reconciler import celprocess
+
+    declared = next((each for address, each in project.desired.items() if address.kind == "Project"), None)
+    places = declared.facts["policies"] if declared else ["the project"] * len(project.spec.policies)
+    told = zip(project.spec.policies, places, strict=True)
+    rules = tuple(Rule(each.name, each.rule, each.message, where) for each, where in told)
+    return Policies(rules, _kinds(project), celprocess.shared(), estimates, time.time)
 
 
 def accounts(project: Project, name: str, journal: "Journal | None") -> Accounts:

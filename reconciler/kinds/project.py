@@ -1,9 +1,12 @@
 """The one `Project` of a tree: its name, which every stamp carries, and where its platforms are."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from reconciler.errors import ManifestError, Problem
 from reconciler.kind import Action, Decision, Kind, Needs, Seen
 from reconciler.prices import Book, Price
 from reconciler.resource import COSMETIC, ResourceSpec, Spec, Wanted
@@ -89,6 +92,20 @@ class VariableSpec(Spec):
 
 
 VariableName = Annotated[str, Field(pattern=f"^{NAME}$")]
+
+
+class PolicySpec(Spec):
+    """A rule that has to hold for everything that is done."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")
+    rule: str = Field(
+        min_length=1,
+        max_length=1000,
+        description="CEL that yields true or false; it knows resource, action, estimate, plan and now",
+    )
+    message: str = Field(min_length=1, max_length=300, description="what to say where it does not hold")
+
+
 Place = Annotated[Embedded | OpenAI, Field(discriminator="type")]
 
 
@@ -105,6 +122,9 @@ class ProjectSpec(ResourceSpec):
         None,
         description="where intents, claims and history are kept; a SQLite file in the data folder if unset",
     )
+    policies: Annotated[list[PolicySpec], COSMETIC] = Field(
+        default_factory=list, max_length=50, description="what has to hold for everything that is done"
+    )
     show_rows: Annotated[bool, COSMETIC] = Field(
         False,
         description="whether the comment of a pull request may show rows of datasets, not only their shape",
@@ -116,6 +136,13 @@ class ProjectSpec(ResourceSpec):
         default_factory=dict, description="by name; given by --set NAME=VALUE or RECONCILER_VAR_NAME"
     )
     description: Annotated[str, COSMETIC] = ""
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> "ProjectSpec":
+        names = [policy.name for policy in self.policies]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two policies are named {twice}; rename one")
+        return self
 
     @model_validator(mode="after")
     def _known(self) -> "ProjectSpec":
@@ -131,6 +158,21 @@ class ProjectKind(Kind):
 
     name = "Project"
     Spec = ProjectSpec
+
+    def read(
+        self, spec: ProjectSpec, root: Path, folder: Path, where: Callable[..., str]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Every policy has to be a rule that can be judged."""
+        if not spec.policies:
+            return {}, {}
+        from reconciler import celprocess
+
+        places = [where("policies", index, "rule") for index in range(len(spec.policies))]
+        wrong = celprocess.shared().check([policy.rule for policy in spec.policies])
+        told = zip(places, spec.policies, wrong, strict=True)
+        if problems := [Problem(at, f"policy {policy.name}: {what}") for at, policy, what in told if what]:
+            raise ManifestError(problems)
+        return {}, {"policies": places}
 
     def decide(self, wanted: Wanted, seen: Seen, needs: Needs, evidence: object = None) -> Decision:
         return Decision(Action.KEEP)
