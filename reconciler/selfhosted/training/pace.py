@@ -16,7 +16,7 @@ from typing import Literal
 
 Kind = Literal["plain", "glance", "whole"]
 
-RECENT = 50  # steps that the pace is taken from
+RECENT = 200  # steps that the pace is taken from: enough to see through a busy minute
 _EXTREME = 2.0  # times the median, or one by it: what takes longer or shorter counts as so much
 
 
