@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "reconciler"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-PURE = ("backoff", "resource", "fingerprint", "complaints", "kind", "plan", "supersede", "drift", "gates", "evidence",
+PURE = (
+        "cost", "money/budgets", "money/expense", "money/pace", "money/statement",
+        "backoff", "resource", "fingerprint", "complaints", "kind", "plan", "supersede", "drift", "gates", "evidence",
         "foresight", "intent", "errors", "world", "cli/render", "cli/schemas", "cli/summary",
         *(f"{part}/{path.stem}" for part in ("stats", "report") for path in (PACKAGE / part).glob("*.py")))  # fmt: skip
 WORLDLY = {"httpx", "os", "time", "sqlite3", "sqlalchemy", "subprocess", "threading", "random", "socket"}

@@ -108,6 +108,8 @@ def accounts(project: Project, name: str, journal: "Journal | None") -> Accounts
 
 def estimates(project: Project, name: str, made: Plan) -> dict[Address, Estimate]:
     """What every step will take that would act."""
+    if not made.pending:
+        return {}
     return accounts(project, name, peek(project)).estimates(made)
 
 

@@ -1,11 +1,15 @@
 """Prices, time and budgets, by tables."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from reconciler import cost
 from reconciler.cost import NOTHING, Estimate, Range
 from reconciler.kind import Observed, State
-from reconciler.kinds.project import BudgetSpec
+from reconciler.kinds.project import BudgetSpec, ProjectSpec
 from reconciler.money import budgets, expense, pace, statement
 from reconciler.money.budgets import Amount, Entry
 from reconciler.money.expense import Actual, Rates
@@ -264,3 +268,14 @@ def test_a_statement_sums_what_is_known_and_names_what_is_not() -> None:
     assert ["2026-11", "2026-12"] == [each.name for each in found.months]
     assert [(3.5, 0.0, 1)] == [each.standing for each in found.budgets]
     assert ["FineTuneJob/b"] == [each.address for each in found.unknown]
+
+
+def test_what_the_page_says_can_be_written() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "money.md").read_text()
+    [block] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+
+    spec = ProjectSpec.model_validate(yaml.safe_load(block)["spec"])
+
+    assert ["$100.00 a month", "$20.00 a month for team=support", "40.00 h in all"] == [
+        budgets.called(each) for each in spec.budgets
+    ]
