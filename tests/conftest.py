@@ -21,6 +21,7 @@ SLOW = {
     "test_tiny.py", "test_money_ledger.py", "test_money_story.py",
     "test_rule_served.py", "test_vllm.py", "test_judges_elsewhere.py", "test_in_use.py",
     "test_policies.py", "test_comments.py", "test_comment_injection.py", "test_plans_cli.py",
+    "test_daemon_git.py", "test_daemon_process.py", "test_daemon_http.py", "test_daemon_publish.py",
 }  # fmt: skip
 
 

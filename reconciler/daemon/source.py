@@ -190,7 +190,7 @@ class Branch:
         commit = self.checkout.fetch()
         self._tip = commit
         now = self.commit()
-        if now in (commit, self._own.get(commit)):
+        if now and now in (commit, self._own.get(commit)):
             return False
         if commit not in self._own:
             self.checkout.verify(commit)
