@@ -1,5 +1,6 @@
 """Prices, time and budgets, by tables."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from reconciler import cost
+from reconciler.cli import costs
 from reconciler.cost import NOTHING, Estimate, Range
 from reconciler.kind import Observed, State
 from reconciler.kinds.project import BudgetSpec, ProjectSpec
@@ -16,7 +18,7 @@ from reconciler.money.expense import Actual, Rates
 from reconciler.money.pace import Like, Pace
 from reconciler.money.statement import Line
 from reconciler.money.work import Usage, Work, epochs
-from reconciler.prices import Book
+from reconciler.prices import Book, Price, price
 
 JOB = Like("local", "FineTuneJob", "supervised", "tiny-chat", "full")
 RUN = Like("local", "EvalRun", "e" * 64, "tiny-chat")
@@ -279,3 +281,42 @@ def test_what_the_page_says_can_be_written() -> None:
     assert ["$100.00 a month", "$20.00 a month for team=support", "40.00 h in all"] == [
         budgets.called(each) for each in spec.budgets
     ]
+
+
+SPENT = """\
+demo
+
+                 spent  reserved  hours  reserved  no price
+  FineTuneJob/a  $1.50  $2.00     1.00   -         -
+  FineTuneJob/b  -      -         -      -         1
+  all            $1.50  $2.00     1.00   -         1
+
+  month    spent  reserved  hours  reserved  no price
+  2026-11  $1.50  -         1.00   -         1
+  2026-12  -      $2.00     -      -         -
+
+  budget of $10.00 a month: $1.50 spent, $0.00 reserved, $8.50 left, 1 unknown
+
+  without a price, and in no sum:
+    FineTuneJob/b on local: no gpu_hour price"""
+
+
+def test_costs_are_told_by_resource_by_month_and_by_budget() -> None:
+    lines = [
+        line("FineTuneJob/a", settled_at=NOVEMBER, usd=1.5, seconds=3600.0),
+        line("FineTuneJob/a", at=DECEMBER),
+        line("FineTuneJob/b", estimate=Estimate(None, None, "no gpu_hour price"), why="no gpu_hour price"),
+    ]
+    found = statement.of("demo", lines, [BudgetSpec(usd=10)], NOVEMBER)
+
+    assert SPENT == costs.as_text(found)
+    assert "| FineTuneJob/b | - | - | - | - | 1 |" in costs.as_markdown(found)
+    assert {"spent": 1.5, "reserved": 2.0, "unknown": 1} == json.loads(costs.as_json(found))["usd"]
+
+
+def test_a_rules_own_prices_come_before_the_projects() -> None:
+    rule, ours = {"tiny": Price(1, 1)}, {"tiny": Price(2, 2), "tiny-chat": Price(3, 3)}
+
+    assert Price(1, 1) == price("tiny-chat", rule, ours)
+    assert Price(3, 3) == price("tiny-chat", {}, ours)
+    assert None is price("tiny-chat", {}, {})
