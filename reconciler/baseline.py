@@ -36,20 +36,20 @@ class Baseline:
 @contextmanager
 def at(folder: Path, ref: str) -> Iterator[Baseline]:
     """
-    A folder's manifests at `ref`, and the files they name while this is open.
+    A folder's manifests at `ref`, or those in a file, and the files they name while this is open.
 
     Raises ReconcilerError where there is no git, no repository, or no such commit.
     """
-    commit = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    here = folder.parent if folder.is_file() else folder
+    commit = _git(here, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if commit is None:
-        if _git(folder, "rev-parse", "--git-dir") is None:
-            raise ReconcilerError(f"{folder} is in no git repository, so nothing of it stands at {ref}")
+        _insist(here, folder, ref)
         raise ReconcilerError(
             f"git knows no commit {ref} here; fetch it first (in CI: check out with fetch-depth: 0)"
         )
     name = commit.decode().strip()
-    prefix = (_git(folder, "rev-parse", "--show-prefix") or b"").decode().rstrip("\n")
-    top = Path((_git(folder, "rev-parse", "--show-toplevel") or b".").decode().rstrip("\n"))
+    prefix = (_git(here, "rev-parse", "--show-prefix") or b"").decode().rstrip("\n")
+    top = Path((_git(here, "rev-parse", "--show-toplevel") or b".").decode().rstrip("\n"))
     archive = _git(top, "archive", "--format=tar", f"{name}:{prefix}" if prefix else name)
     if archive is None:
         yield Baseline(ref, name, {}, f"{prefix.rstrip('/')} does not exist at {ref}: everything is new")
@@ -60,13 +60,16 @@ def at(folder: Path, ref: str) -> Iterator[Baseline]:
 
 
 def _loaded(root: Path, archive: bytes, folder: Path, ref: str, commit: str) -> Baseline:
+    tree = root / folder.name if folder.is_file() else root
+    here = folder.parent if folder.is_file() else folder
+
     def named(text: str) -> str:
-        return text.replace(str(root), str(folder))
+        return text.replace(str(root), str(here))
 
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(root, filter="data")
-        found = project.load(root).desired
+        found = project.load(tree).desired
     except tarfile.FilterError as error:
         return Baseline(
             ref, commit, {}, f"what is at {ref} cannot be used ({error}): everything counts as new"
@@ -78,6 +81,26 @@ def _loaded(root: Path, archive: bytes, folder: Path, ref: str, commit: str) -> 
         return Baseline(ref, commit, {}, what)
     desired = {address: replace(each, file=named(each.file)) for address, each in found.items()}
     return Baseline(ref, commit, desired)
+
+
+def _insist(here: Path, folder: Path, ref: str) -> None:
+    """Raises ReconcilerError where git does not want to look at the folder at all."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--git-dir"],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    except OSError:
+        raise ReconcilerError(
+            f"git is not installed, so nobody can tell what {folder} was at {ref}"
+        ) from None
+    if "dubious ownership" in done.stderr:
+        what = f"git does not trust {folder}, which belongs to somebody else"
+        raise ReconcilerError(f"{what}; git config --global --add safe.directory {here.resolve()}")
+    if done.returncode:
+        raise ReconcilerError(f"{folder} is in no git repository, so nothing of it stands at {ref}")
 
 
 def _git(folder: Path, *command: str) -> bytes | None:

@@ -20,7 +20,7 @@ SLOW = {
     "test_openai_upload_memory.py", "test_files.py", "test_jobs.py", "test_uploads.py", "test_permissions.py",
     "test_tiny.py", "test_money_ledger.py", "test_money_story.py",
     "test_rule_served.py", "test_vllm.py", "test_judges_elsewhere.py", "test_in_use.py",
-    "test_policies.py", "test_comments.py", "test_comment_injection.py", "test_plans_cli.py",
+    "test_policies.py", "test_planbook.py", "test_comments.py", "test_comment_injection.py", "test_plans_cli.py",
     "test_daemon_git.py", "test_daemon_process.py", "test_daemon_http.py", "test_daemon_publish.py",
 }  # fmt: skip
 

@@ -33,13 +33,13 @@ def plan(
     if base is None:
         project, name, made = commands.planned(folder, platform, choice)
         if out:
-            write(out, project, name, made)
+            write(out, folder, project, name, made)
         return commands.tell(project, name, made, output)
     with baseline.at(folder, base) as before:
         project, name, made = commands.planned(folder, platform, choice)
         compared = compare(made, before.desired)
         if out:
-            write(out, project, name, compared.plan)
+            write(out, folder, project, name, compared.plan)
         if output != "markdown":
             return commands.tell(project, name, compared.plan, output)
         about = Subject(
@@ -78,14 +78,14 @@ def _detectable(compared: Compared) -> list[tuple[str, float | None]]:
     return told
 
 
-def write(out: Path, project: Project, platform: str, made: Plan) -> None:
-    """Write a plan down. Raises ReconcilerError."""
+def write(out: Path, folder: Path, project: Project, platform: str, made: Plan) -> None:
+    """Write a plan of a folder down. Raises ReconcilerError."""
     saved = savedplan.save(
         made,
         session.estimates(project, platform, made),
         project=project.name,
         platform=platform,
-        folder=os.path.relpath(project.root),
+        folder=os.path.relpath(folder),
         created_at=datetime.fromtimestamp(time.time(), UTC).isoformat(),
         commit=git.commit(project.root),
     )

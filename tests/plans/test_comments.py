@@ -219,3 +219,13 @@ def test_the_marker_is_the_same_for_every_plan_of_a_project_and_differs_between_
     assert comment.marker("demo", "local") == comment.marker("demo", "local")
     assert comment.marker("demo", "local") != comment.marker("demo", "other")
     assert re.fullmatch(r"<!-- reconciler:plan:[0-9a-f]{16} -->", comment.marker("a--b", "-->"))
+
+
+def test_a_tree_in_one_file_has_a_base_too(applier: Applier, tmp_path: Path) -> None:
+    whole = "---\n".join((applier.root / name).read_text() for name in ("project.yaml", "train.yaml"))
+    (applier.root / "all.yaml").write_text(whole)
+    commit(tmp_path)
+
+    with baseline.at(applier.root / "all.yaml", "main") as before:
+        assert "manifests/all.yaml:1" == before.desired[Address("Project", "demo")].where
+        assert "" == before.note
