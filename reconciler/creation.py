@@ -114,7 +114,8 @@ class Creator:
             return Deferred("the claim was lost to another process", 1.0)
         try:
             body = self._renewing(ask.body, claim)
-            made = self.platform.create(ask.collection, body, key=f"{wanted.fingerprint}.{intent.id}")
+            key = f"{ask.project}.{wanted.fingerprint}.{intent.id}"
+            made = self.platform.create(ask.collection, body, key=key)
         except Rejected as error:
             self.journal.close_intent(intent, "rejected", self.now())
             return self._rest(wanted, Failed(str(error)), REFUSED)

@@ -222,7 +222,7 @@ class _Hand:
         stamp = Stamp(
             self.world.project, str(wanted.address), wanted.fingerprint, bool(wanted.body.get("protect"))
         )
-        ask = kind.ask(wanted, self.ready, stamp, step.decision)
+        ask = kind.ask(wanted, self.ready, stamp, step.decision)._replace(project=self.world.project)
         try:
             if overlooked := self._overlooked(kind, step, ask):
                 self._add(kind, overlooked)

@@ -152,6 +152,7 @@ class Ask(NamedTuple):
 
     collection: str
     body: dict[str, Any]
+    project: str = ""  # that asks, so that no other one's request is taken for this one
 
 
 class Removal(NamedTuple):

@@ -60,6 +60,8 @@ def prune(
     """Delete what may go of what `desired`, which is all that is declared, does not want any more."""
     sight = engine.look(desired, world)
     holdings = survey(sight, world, creator.journal, empty=empty)
+    for id in [] if holdings.why_not else pruning.emptied(sight.desired, world.kinds, holdings):
+        OwnBook(creator.journal).went(world.platform.name, id, creator.now())  # a delete whose reply was lost
     deletions = pruning.decide(sight.desired, desired, world.kinds, holdings, policy)
     deletions = world.policies.spare(deletions) if world.policies else deletions
     return carry_out(deletions, world, creator, by)

@@ -93,6 +93,15 @@ def found(kinds: Mapping[str, Kind], holdings: Holdings) -> dict[Key, Observed]:
     return {(kind, each.id): each for kind, each in holdings.ours() if _ends(kind, each, kinds, holdings)}
 
 
+def emptied(desired: Desired, kinds: Mapping[str, Kind], holdings: Holdings) -> Iterator[str]:
+    """The ids of what nobody wants and left nothing behind any more, but is listed all the same."""
+    asked = {(address.kind, wanted.fingerprint) for address, wanted in desired.items()}
+    for kind, each in holdings.ours():
+        unwanted = each.stamp is not None and (kind, each.stamp.fingerprint) not in asked
+        if unwanted and kinds[kind].removal(each) and not _ends(kind, each, kinds, holdings):
+            yield each.id
+
+
 def obstacles(
     deletions: Iterable[Deletion], manifests: Desired, holdings: Holdings, *, releases: bool
 ) -> Iterator[str]:

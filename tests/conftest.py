@@ -18,7 +18,7 @@ SLOW = {
     "test_release_histories.py", "test_release_costs.py", "test_release_platform.py", "test_promotion_simulation.py",
     "test_loader_fuzz.py", "test_rows_fuzz.py", "test_upstreams.py", "test_upstreams_kept.py",
     "test_openai_upload_memory.py", "test_files.py", "test_jobs.py", "test_uploads.py", "test_permissions.py",
-    "test_tiny.py", "test_money_ledger.py", "test_money_story.py",
+    "test_ownership_commands.py", "test_ownership_histories.py", "test_tiny.py", "test_money_ledger.py", "test_money_story.py",
     "test_rule_served.py", "test_vllm.py", "test_judges_elsewhere.py", "test_in_use.py",
     "test_policies.py", "test_planbook.py", "test_comments.py", "test_comment_injection.py", "test_plans_cli.py",
     "test_daemon_git.py", "test_daemon_process.py", "test_daemon_http.py", "test_daemon_publish.py",
