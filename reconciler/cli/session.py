@@ -79,7 +79,7 @@ def writing(
 def renewed(project: Project, name: str, world: World, creator: Creator) -> World:
     """The same world, for manifests that may have changed all but its platform and its journal."""
     books = world.accounts.following(project.spec) if world.accounts else None
-    rules = policies(project, books.estimates) if books else None
+    rules = policies(project, books.estimates if books else lambda made: {})
     return replace(
         world, kinds=_kinds(project), guards=guards.of(project.spec), accounts=books, policies=rules
     )
