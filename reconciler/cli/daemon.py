@@ -5,15 +5,17 @@ from pathlib import Path
 
 from reconciler.cli import session
 from reconciler.daemon import start
-from reconciler.daemon.start import Git, Options
+from reconciler.daemon.start import Git, Http, Options
 from reconciler.errors import ReconcilerError
 
 KEPT = "reconciler-home"  # below the working folder
 
 
-def run(folder: Path, platform: str | None, interval: float, home: Path | None, git: Git | None) -> int:
+def run(
+    folder: Path, platform: str | None, interval: float, home: Path | None, git: Git | None, http: Http | None
+) -> int:
     if git is None and home is not None:
         raise ReconcilerError("--home goes with --git; without it everything is kept with the manifests")
     kept = (home or Path(os.environ.get("STATE_DIRECTORY") or KEPT)) if git else folder
-    start.run(Options(kept, platform, interval, git), session)
+    start.run(Options(kept, platform, interval, git, http), session)
     return 0

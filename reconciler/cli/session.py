@@ -76,7 +76,7 @@ def writing(
         yield world, Creator(world.platform, journal, me(), time.time)
 
 
-def renewed(project: Project, name: str, world: World, creator: Creator) -> World:
+def renewed(project: Project, world: World) -> World:
     """The same world, for manifests that may have changed all but its platform and its journal."""
     books = world.accounts.following(project.spec) if world.accounts else None
     rules = policies(project, books.estimates if books else lambda made: {})

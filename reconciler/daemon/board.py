@@ -25,7 +25,6 @@ class Moment:
     number: int = 0  # passes so far
     began_at: float = 0.0
     ended_at: float = 0.0
-    next_at: float = 0.0
     done: Pass | None = None  # None when the pass failed, or none was yet
     error: str | None = None  # why the pass failed
     problems: tuple[str, ...] = ()  # of manifests that could not be read
@@ -54,7 +53,7 @@ class Board:
         self.call_seconds = 0.0
         self.webhooks: Counter[str] = Counter()  # by answer
         self._ticket = self._served = 0
-        self._changed = threading.Condition()
+        self._changing = threading.Lock()
 
     @property
     def asked(self) -> int:
@@ -63,13 +62,13 @@ class Board:
 
     def ticket(self) -> int:
         """A number that stands for "what is there now"."""
-        with self._changed:
+        with self._changing:
             self._ticket += 1
             return self._ticket
 
     def told(self, verb: str, collection: str, outcome: str, seconds: float) -> None:
         """A call to the platform has ended."""
-        with self._changed:
+        with self._changing:
             self.calls[verb, collection, outcome] += 1
             self.call_seconds += seconds
 
@@ -77,16 +76,13 @@ class Board:
         """A pass has ended that began after all tickets up to `served`."""
         outcome = "failed" if moment.done is None else "settled" if moment.done.settled else "unsettled"
         took = moment.ended_at - moment.began_at
-        with self._changed:
+        with self._changing:
             self.moment, self.busy_since = moment, None
             self.passes[outcome] += 1
             self.durations[next((end for end in BUCKETS if took <= end), float("inf"))] += 1
             self.seconds += took
             self._served = max(self._served, served)
-            self._changed.notify_all()
 
-    def wait(self, ticket: int, timeout: float) -> Moment | None:
-        """How things stood after the first pass that began after the ticket was given out; None when it is too late."""
-        with self._changed:
-            served = self._changed.wait_for(lambda: self._served >= ticket, timeout)
-            return self.moment if served else None
+    def answers(self, ticket: int) -> bool:
+        """Whether `moment` is of a pass that began after the ticket was given out."""
+        return self._served >= ticket

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler import graph, loader, project
+from reconciler import graph, project
 from reconciler.errors import ManifestError, Problem
 from reconciler.kinds import all_kinds
+from reconciler.known import Known
 from reconciler.project import Project
 from reconciler.resource import Address, Desired, Wanted
 
@@ -27,22 +28,22 @@ class Loaded:
     kept: tuple[Address, ...] = ()
 
 
-def load(root: Path, home: Path, last: Project | None) -> Loaded:
+def load(root: Path, home: Path, last: Project | None, known: Known | None = None) -> Loaded:
     """A tree, with the broken parts of it as they were. Raises ManifestError while there is no last one."""
     try:
-        return Loaded(project.load(root, home))
+        return Loaded(project.load(root, home, known))
     except ManifestError as error:
         if last is None:
             raise
         problems = error.problems
-    tree, unread = loader.read_tree(root)
+    tree, unread = project.read(root, known)
     files = {file.path for file in tree.files}
     kinds = all_kinds()
-    _, wrong = graph.resolve_part(tree.documents, kinds, root)
+    _, wrong = graph.resolve_part(tree.documents, kinds, root, known)
     broken = {_file(each.where) for each in (*unread, *wrong)} & files
     often = Counter(Address(each.kind, each.name) for each in tree.documents)
     whole = [d for d in tree.documents if d.file not in broken and often[Address(d.kind, d.name)] == 1]
-    fresh, _ = graph.resolve_part(whole, kinds, root)
+    fresh, _ = graph.resolve_part(whole, kinds, root, known)
     missed = any(_file(each.where) not in files for each in unread)  # a folder; who knows what is in it
     gone = {_below(root, file) for file in broken}
     merged = None if missed else merge(fresh, last.desired, set(often), gone, root, last.root)

@@ -27,6 +27,7 @@ from reconciler.daemon.source import Revision, Source
 from reconciler.engine import Pass, World
 from reconciler.errors import Busy, ManifestError, PlatformError, ReconcilerError
 from reconciler.kind import Action, Progress, State
+from reconciler.known import Known
 from reconciler.plan import Step
 from reconciler.project import Project
 from reconciler.resource import Address
@@ -44,7 +45,7 @@ class Means(Protocol):
         self, project: Project, name: str, commit: Callable[[], str | None]
     ) -> AbstractContextManager[tuple[World, Creator]]: ...
 
-    def renewed(self, project: Project, name: str, world: World, creator: Creator) -> World: ...
+    def renewed(self, project: Project, world: World) -> World: ...
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Loop:
         self.left = threading.Event()  # the last call has ended
         self.hand: Hand | None = None
         self._loaded: Loaded | None = None
+        self._known = Known()
         self._read: Revision | None = None
         self._refused: tuple[str, ...] = ()
         self._number = self._failures = 0
@@ -152,7 +154,7 @@ class Loop:
             return self._loaded.project  # a revision never changes
         last = self._loaded.project if self._loaded else None
         try:
-            loaded = lastgood.load(revision.root, self._source.home, last)
+            loaded = lastgood.load(revision.root, self._source.home, last, self._known)
         except ManifestError as error:
             if revision.commit is None:
                 raise
@@ -184,7 +186,7 @@ class Loop:
                     log.info("platform.changed", project=fresh.name)
                     return
                 project = fresh
-                world = self._means.renewed(project, name, world, hand)
+                world = self._means.renewed(project, world)
             self.board.busy_since = self._chance.now()
             done = self._pass(project, name, world, hand, ticket)
             self._wait(done, world)
@@ -212,7 +214,7 @@ class Loop:
         kept = tuple(map(str, self._loaded.kept)) if self._loaded else ()
         moment = Moment(
             project.name, name, self._source.commit() if self._read and self._read.commit else None,
-            self._number, began, ended, ended, done, error, self._refused, kept, found,
+            self._number, began, ended, done, error, self._refused, kept, found, _money(project, world),
         )  # fmt: skip
         if done:
             blocked = {str(step.address): step.decision.why for step in done.steps if step.action == "!"}
@@ -257,6 +259,15 @@ def _ended(step: Step, world: World) -> bool:
     except PlatformError:
         return True
     return found is None or kind.observe(found).state is not State.WORKING
+
+
+def _money(project: Project, world: World) -> dict[str, float]:
+    """US dollars in the ledger, by whether they are spent or only reserved."""
+    ledger = world.accounts.ledger if world.accounts else None
+    sums = {"spent": 0.0, "reserved": 0.0}
+    for entry in (line.entry for line in (ledger.lines(project.name) if ledger else ())):
+        sums["spent" if entry.settled else "reserved"] += entry.amount.usd or 0.0
+    return sums if ledger else {}
 
 
 def _place(project: Project, name: str) -> tuple[object, ...]:

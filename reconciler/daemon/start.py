@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -41,6 +42,15 @@ class Git:
 
 
 @dataclass(frozen=True)
+class Http:
+    """Where to answer requests; the variables hold what those who ask have to know."""
+
+    address: str
+    token_env: str = "RECONCILER_HTTP_TOKEN"
+    secret_env: str = "RECONCILER_WEBHOOK_SECRET"
+
+
+@dataclass(frozen=True)
 class Options:
     """`home` is the folder of manifests, or with `git` the folder that keeps what is fetched and made."""
 
@@ -48,6 +58,7 @@ class Options:
     platform: str | None = None
     interval: float = 60.0
     git: Git | None = None
+    http: Http | None = None
 
 
 def run(options: Options, means: Means) -> None:
@@ -60,7 +71,8 @@ def run(options: Options, means: Means) -> None:
         ]
     )
     chance = Chance(time.time, random.random)
-    loop = Loop(_source(options), means, options.platform, options.interval, Board(), chance)
+    source, board = _source(options), Board()
+    loop = Loop(source, means, options.platform, options.interval, board, chance)
     over = threading.Event()
     failed: list[ReconcilerError] = []
 
@@ -73,7 +85,7 @@ def run(options: Options, means: Means) -> None:
             over.set()
 
     thread = threading.Thread(target=work, name="loop", daemon=True)
-    with _signals(over):
+    with _signals(over), _answering(options.http, loop, source, thread):
         thread.start()
         over.wait()
         _end(loop, thread)
@@ -105,6 +117,29 @@ def _source(options: Options) -> Source:
     place = Place(Remote(git.url, git.token_env), git.branch, os.path.normpath(git.path).strip("/"))
     checkout = Checkout(place, options.home, git.signers.absolute() if git.signers else None)
     return Branch(checkout, options.home, options.interval, random.random)
+
+
+@contextlib.contextmanager
+def _answering(http: Http | None, loop: Loop, source: Source, thread: threading.Thread) -> Iterator[None]:
+    if http is None:
+        yield
+        return
+    try:
+        from reconciler.daemon.http import Address, Door, Server
+    except ImportError as error:
+        raise ReconcilerError(f"--http needs {error.name}; pip install 'reconciler[daemon]'") from None
+    door = Door(os.environ.get(http.token_env), os.environ.get(http.secret_env), http.token_env)
+
+    def events(limit: int) -> list[dict[str, Any]]:
+        return loop.hand.journal.events(limit=limit) if loop.hand else []
+
+    address = Address.parse(http.address)
+    server = Server(address, door, loop.board, source.kick, events, thread.is_alive)
+    log.info("http.started", host=address.host, port=server.start())
+    try:
+        yield
+    finally:
+        server.stop()
 
 
 @contextlib.contextmanager

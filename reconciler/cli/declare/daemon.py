@@ -29,10 +29,21 @@ def run(
         Path | None,
         typer.Option(help="take signed commits only; ssh's allowed signers file, or a GnuPG home"),
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(help="answer health, metrics, status and webhooks here", metavar="HOST:PORT"),
+    ] = None,
+    http_token_env: Annotated[
+        str, typer.Option(help="the variable with the token that /api wants; needed beyond 127.0.0.1")
+    ] = "RECONCILER_HTTP_TOKEN",
+    webhook_secret_env: Annotated[
+        str, typer.Option(help="the variable with the secret that webhooks are signed with")
+    ] = "RECONCILER_WEBHOOK_SECRET",
 ) -> None:
     """Keep it so: watch the manifests and reconcile until stopped."""
     from reconciler.cli import daemon
-    from reconciler.daemon.start import Git
+    from reconciler.daemon.start import Git, Http
 
-    branch_of = Git(git, branch, path, git_token_env, verify_commits) if git else None
-    raise typer.Exit(daemon.run(folder, platform, interval, home, branch_of))
+    follow = Git(git, branch, path, git_token_env, verify_commits) if git else None
+    answer = Http(http, http_token_env, webhook_secret_env) if http else None
+    raise typer.Exit(daemon.run(folder, platform, interval, home, follow, answer))
