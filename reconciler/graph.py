@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from reconciler import adoption, complaints, fingerprint
 from reconciler.errors import ManifestError, Problem
 from reconciler.kind import Kind
+from reconciler.known import Judged, Known, Resolving
 from reconciler.loader import did_you_mean
 from reconciler.resource import Address, Desired, Need, Wanted
 
@@ -44,6 +45,7 @@ class _Node:
     spec: Any
     body: dict[str, Any]
     manifest: Manifest
+    judged: Judged | None = None
     implied: bool = False
     needs: list[Need] = field(default_factory=list)
 
@@ -51,22 +53,25 @@ class _Node:
         return self.manifest.where(*at) if self.implied else self.manifest.where("spec", *at)
 
 
-def resolve(manifests: Iterable[Manifest], kinds: Mapping[str, Kind], root: Path) -> Desired:
+def resolve(
+    manifests: Iterable[Manifest], kinds: Mapping[str, Kind], root: Path, known: Known | None = None
+) -> Desired:
     """The desired state of the tree below `root`. Raises ManifestError with all problems."""
-    desired, problems = resolve_part(manifests, kinds, root)
+    desired, problems = resolve_part(manifests, kinds, root, known)
     if problems:
         raise ManifestError(problems)
     return desired
 
 
 def resolve_part(
-    manifests: Iterable[Manifest], kinds: Mapping[str, Kind], root: Path
+    manifests: Iterable[Manifest], kinds: Mapping[str, Kind], root: Path, known: Known | None = None
 ) -> tuple[Desired, list[Problem]]:
     """As much of the desired state as can be resolved, and all that is wrong with the rest."""
     problems: list[Problem] = []
-    nodes = _validate(manifests, kinds, problems)
+    before = (known or Known()).resolving(root)
+    nodes = _validate(manifests, kinds, problems, before)
     for node in list(nodes.values()):
-        _imply(node, nodes, kinds)
+        _imply(node, nodes, kinds, before)
     for node in nodes.values():
         _connect(node, nodes, kinds, problems)
     _own(nodes, problems)
@@ -74,6 +79,10 @@ def resolve_part(
     desired: Desired = {}
     for node in order:
         if all(need.address in desired for need in node.needs):
+            needs = tuple(dict.fromkeys(node.needs))
+            if same := before.wanted(node.address, node.manifest, node.body, needs):
+                desired[node.address] = same
+                continue
             try:
                 wanted = _wanted(node, desired, root)
                 found = list(node.kind.check(wanted, node.spec, desired))
@@ -83,11 +92,14 @@ def resolve_part(
                 problems += found
             else:
                 desired[node.address] = wanted
+                assert node.judged is not None  # or it would have no spec
+                before.learn(node.manifest, node.judged, wanted)
+    before.keep()
     return desired, problems
 
 
 def _validate(
-    manifests: Iterable[Manifest], kinds: Mapping[str, Kind], problems: list[Problem]
+    manifests: Iterable[Manifest], kinds: Mapping[str, Kind], problems: list[Problem], before: Resolving
 ) -> dict[Address, _Node]:
     nodes: dict[Address, _Node] = {}
     for manifest in manifests:
@@ -114,12 +126,12 @@ def _validate(
             problems.append(Problem(manifest.where("spec"), "spec must be a mapping"))
             continue
         try:
-            spec = kind.parse(body)
+            judged = before.judged(address, manifest, body) or _judged(kind, body)
         except ValidationError as error:
             problems += complaints.sentences(error, manifest.where, body, kind)
             nodes[address] = _Node(address, kind, None, body, manifest)
             continue
-        nodes[address] = _Node(address, kind, spec, body, manifest)
+        nodes[address] = _Node(address, kind, judged.spec, body, manifest, judged)
     projects = [node for node in nodes.values() if node.address.kind == "Project"]
     for extra in projects[1:]:
         first = projects[0].manifest
@@ -129,7 +141,14 @@ def _validate(
     return nodes
 
 
-def _imply(node: _Node, nodes: dict[Address, _Node], kinds: Mapping[str, Kind]) -> None:
+def _judged(kind: Kind, body: Mapping[str, Any]) -> Judged:
+    """The spec in a body, with its references. Raises pydantic's ValidationError."""
+    spec = kind.parse(body)
+    leaves = fingerprint.walk(spec, cosmetic=True)
+    return Judged(spec, tuple(leaf for leaf in leaves if leaf.ref and leaf.value is not None))
+
+
+def _imply(node: _Node, nodes: dict[Address, _Node], kinds: Mapping[str, Kind], before: Resolving) -> None:
     if node.spec is None:
         return
 
@@ -142,10 +161,11 @@ def _imply(node: _Node, nodes: dict[Address, _Node], kinds: Mapping[str, Kind]) 
             kind = kinds[address.kind]
             body = body | ({"suspend": True} if getattr(node.spec, "suspend", False) else {})
             try:
-                spec = kind.parse(body)
+                judged = before.judged(address, node.manifest, body) or _judged(kind, body)
             except ValidationError:
-                spec = None  # the eval says no dataset or no prompt; told below
-            nodes[address] = _Node(address, kind, spec, body, node.manifest, implied=True)
+                judged = None  # the eval says no dataset or no prompt; told below
+            spec = judged.spec if judged else None
+            nodes[address] = _Node(address, kind, spec, body, node.manifest, judged, implied=True)
         elif nodes[address].implied and not getattr(node.spec, "suspend", False):
             nodes[address].body.pop("suspend", None)  # another rule wants it now
 
@@ -165,10 +185,9 @@ def _connect(
             problems.append(Problem(node.where("spec", "gates"), what))
         return
     broken = False
-    for at, value, ref, counts in fingerprint.walk(node.spec, cosmetic=True):
-        if ref is None or value is None:
-            continue
+    for at, value, ref, counts in node.judged.refs if node.judged else ():
         try:
+            assert ref is not None  # of all that refers
             address = ref.address(value)
         except ValueError as error:
             what = f"{fingerprint.dotted(fingerprint.pointer(at))}: {error}"

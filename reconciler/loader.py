@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -89,12 +89,20 @@ def load_tree(root: Path) -> Tree:
     return tree
 
 
-def read_tree(root: Path, environment: Mapping[str, str] = os.environ) -> tuple[Tree, list[Problem]]:
-    """Every document below `root` that can be used, its variables put in, and what is wrong with the others."""
+def read_tree(
+    root: Path,
+    environment: Mapping[str, str] = os.environ,
+    read: Callable[[FileStamp], tuple[list[Document], list[Problem]]] | None = None,
+) -> tuple[Tree, list[Problem]]:
+    """
+    Every document below `root` that can be used, its variables put in, and what is wrong with the others.
+
+    `read` is `read_file`, or somebody who remembers what it said.
+    """
     files, problems = walk(root)
     documents: list[Document] = []
     for file in files:
-        found, wrong = read_file(file)
+        found, wrong = (read or read_file)(file)
         documents += found
         problems += wrong
     project = next((each for each in documents if each.kind == "Project"), None)
@@ -119,7 +127,7 @@ def walk(root: Path) -> tuple[list[FileStamp], list[Problem]]:
         return [_stamp(str(root), root.stat())], []
     if not root.is_dir():
         what = "this is a file; name the folder that holds it" if root.exists() else "no such folder"
-        return [], [Problem(_shown(root), what)]
+        return [], [Problem(typed(root), what)]
     problems: list[Problem] = []
     stamps: list[FileStamp] = []
     links: list[str] = []
@@ -129,14 +137,14 @@ def walk(root: Path) -> tuple[list[FileStamp], list[Problem]]:
         elif entry.is_file():
             stamps.append(_stamp(entry.path, entry.stat()))
         else:
-            problems.append(Problem(_shown(entry.path), "this is not a plain file"))
+            problems.append(Problem(typed(entry.path), "this is not a plain file"))
     read = {stamp.inode for stamp in stamps}
     top = root.resolve()
     for link in links:
         try:
             found = _linked(Path(link), top)
         except ValueError as bad:
-            problems.append(Problem(_shown(link), str(bad)))
+            problems.append(Problem(typed(link), str(bad)))
             continue
         if found.inode not in read:  # otherwise its target is read under its own name
             read.add(found.inode)
@@ -193,7 +201,7 @@ def _entries(folder: Path | str, problems: list[Problem], *, alone: bool) -> Ite
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as bad:
-        problems.append(Problem(_shown(folder), f"the folder cannot be read: {bad.strerror}"))
+        problems.append(Problem(typed(folder), f"the folder cannot be read: {bad.strerror}"))
         return
     for entry in entries:
         if entry.name.startswith(".") or entry.name.lower() in _PASSED_OVER:
@@ -203,7 +211,7 @@ def _entries(folder: Path | str, problems: list[Problem], *, alone: bool) -> Ite
                 yield from _entries(entry.path, problems, alone=alone)
         elif entry.is_symlink() and entry.is_dir():
             problems.append(
-                Problem(_shown(entry.path), "links to folders are not followed; put the files here")
+                Problem(typed(entry.path), "links to folders are not followed; put the files here")
             )
         elif entry.name.endswith(SUFFIXES):
             yield entry
@@ -233,10 +241,10 @@ def _linked(link: Path, top: Path) -> FileStamp:
 
 
 def _stamp(path: str, found: os.stat_result) -> FileStamp:
-    return FileStamp(_shown(path), found.st_size, found.st_mtime_ns, found.st_ino)
+    return FileStamp(typed(path), found.st_size, found.st_mtime_ns, found.st_ino)
 
 
-def _shown(path: Path | str) -> str:
+def typed(path: Path | str) -> str:
     """`path` as a person who stands in the working folder would type it."""
     here = os.getcwd() + os.sep
     return os.path.normpath(path).removeprefix(here)

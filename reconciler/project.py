@@ -15,16 +15,15 @@ from pathlib import Path
 import msgspec
 from pydantic import ValidationError
 
-from reconciler import __version__, fingerprint, graph, loader, variables
+from reconciler import __version__, fingerprint, graph, loader
 from reconciler.errors import ManifestError, Problem, ReconcilerError
 from reconciler.kinds import all_kinds
 from reconciler.kinds.project import ProjectSpec
-from reconciler.loader import FileStamp
+from reconciler.known import Known, Looked
 from reconciler.resource import Address, Desired, Wanted
 from reconciler.selection import ALL, Choice, only
 
 DATA = ".reconciler"
-YOUNG = 0.05  # seconds; a file written so lately could be written again without its stamp changing
 
 
 @dataclass(frozen=True)
@@ -76,33 +75,48 @@ class Project:
 
 class _Cached(msgspec.Struct):
     made_by: str
-    root: str
-    given: dict[str, str]  # what was said about variables
-    files: list[FileStamp]
-    inputs: list[FileStamp]
+    looked: Looked
     desired: list[Wanted]
 
 
-def load(root: Path, home: Path | None = None) -> Project:
+def load(root: Path, home: Path | None = None, known: Known | None = None) -> Project:
     """
     Read and resolve a tree, or remember it. Raises ManifestError with every problem found.
 
     `home` keeps the data folder and the releases where the tree itself is one of many revisions. A file in
     place of a folder, such as kustomize writes, is a tree with a home beside it that is called like the file.
     """
+    if known and (same := known.project(root)):
+        return same
     source, (root, beside) = root, _places(root)
     home = home or beside
-    desired = _remembered(source, home or root)
-    if desired is None:
-        tree, problems = loader.read_tree(source)
-        try:
-            desired = graph.resolve(tree.documents, all_kinds(), root)
-        except ManifestError as error:
-            problems += error.problems
-        if problems or desired is None:
-            raise ManifestError(problems)
-        _remember(source, home or root, tree.files, desired)
-    return of(root, desired, home)
+    desired = None if known else _remembered(source, home or root)
+    if desired is not None:
+        return of(root, desired, home)
+    began = known.now() if known else time.time_ns()
+    tree, problems = read(source, known)
+    try:
+        desired = graph.resolve(tree.documents, all_kinds(), root, known)
+    except ManifestError as error:
+        problems += error.problems
+    if problems or desired is None:
+        raise ManifestError(problems)
+    looked, project = Looked.at(source, tree.files, desired.values(), began), of(root, desired, home)
+    if known:
+        known.last = (looked, project) if looked else None
+    elif looked:
+        _remember(looked, home or root, desired)
+    return project
+
+
+def read(root: Path, known: Known | None) -> tuple[loader.Tree, list[Problem]]:
+    """`loader.read_tree`, or as much of it as is not known."""
+    if not known:
+        return loader.read_tree(root)
+    reading = known.reading(root)
+    tree, problems = loader.read_tree(root, read=reading)
+    reading.keep()
+    return tree, problems
 
 
 def of(root: Path, desired: Desired, home: Path | None = None) -> Project:
@@ -152,22 +166,15 @@ def _remembered(root: Path, home: Path) -> Desired | None:
         cached = msgspec.msgpack.decode((home / DATA / "resolved.cache").read_bytes(), type=_Cached)
     except (OSError, msgspec.MsgspecError):
         return None
-    if (cached.made_by, cached.root, cached.given) != (_maker(), str(root), variables.given(os.environ)):
-        return None
-    files, problems = loader.walk(root)
-    if problems or files != cached.files or any(_stamp(each.path) != each for each in cached.inputs):
+    if cached.made_by != _maker() or not cached.looked.stands(root):
         return None
     return {wanted.address: wanted for wanted in cached.desired}
 
 
-def _remember(root: Path, home: Path, files: list[FileStamp], desired: Desired) -> None:
-    paths = sorted({path for wanted in desired.values() for path in wanted.facts.get("inputs", ())})
-    inputs = [stamp for stamp in map(_stamp, paths) if stamp]
-    newest = max((stamp.mtime_ns for stamp in (*files, *inputs)), default=0)
-    if time.time_ns() - newest < YOUNG * 1e9 or not (home / DATA).is_dir():
+def _remember(looked: Looked, home: Path, desired: Desired) -> None:
+    if not (home / DATA).is_dir():
         return
-    given = variables.given(os.environ)
-    cached = _Cached(_maker(), str(root), given, files, inputs, list(desired.values()))
+    cached = _Cached(_maker(), looked, list(desired.values()))
     path = home / DATA / "resolved.cache"
     try:
         temporary = path.with_suffix(f".{os.getpid()}")
@@ -179,11 +186,3 @@ def _remember(root: Path, home: Path, files: list[FileStamp], desired: Desired) 
 
 def _maker() -> str:
     return f"{__version__}.{fingerprint.ALGORITHM}"
-
-
-def _stamp(path: str) -> FileStamp | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return FileStamp(path, found.st_size, found.st_mtime_ns, found.st_ino)

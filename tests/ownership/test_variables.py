@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from core_base import FILES, edit, write
 
-from reconciler import loader, project
+from reconciler import known, loader, project
 from reconciler.errors import ManifestError
 from reconciler.resource import Address
 from reconciler.variables import typed
@@ -72,7 +72,7 @@ def test_the_value_is_identity_and_where_it_comes_from_is_not(
 def test_what_was_resolved_is_not_remembered_for_another_value(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(project, "YOUNG", -1.0)
+    monkeypatch.setattr(known, "YOUNG", -1.0)
     project.keep(tree / ".reconciler")
     first = project.load(tree).desired[JOB].fingerprint
     assert (tree / ".reconciler" / "resolved.cache").exists()
