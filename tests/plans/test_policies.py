@@ -1,5 +1,6 @@
 """What a project forbids does not happen: every rule that does not hold, or that nobody can tell, stops its step."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from core_base import Applier, action, edit, why
 from memory_platform import MemoryPlatform
 from plans_base import Silent, planned_under
 
-from reconciler import engine, project
+from reconciler import celprocess, engine, project
 from reconciler.celprocess import Cel
 from reconciler.cli import commands
 from reconciler.cost import Estimate, Range
@@ -246,3 +247,31 @@ def test_a_policy_moves_no_fingerprint(tree: Path) -> None:
     ruled(tree, "true")
 
     assert before == {address: each.fingerprint for address, each in project.load(tree).desired.items()}
+
+
+def test_a_daemon_goes_on_under_the_policies_of_the_newest_manifests(applier: Applier) -> None:
+    free = session.renewed(project.load(applier.root), applier.world)
+    ruled(applier.root, "true")
+    held = session.renewed(project.load(applier.root), applier.world)
+
+    assert None is free.policies
+    assert held.policies and ["rule-0"] == [rule.name for rule in held.policies.rules]
+
+
+def test_the_page_shows_rules_that_hold_for_what_they_allow(tree: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pull-requests.md").read_text()
+    [written] = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "policies:" in block]
+    (tree / "project.yaml").write_text(written)
+    policies = project.load(tree).spec.policies
+    job = {"model": "Model/tiny-chat", "method": {"type": "dpo"}}
+    price = {"usd": {"low": 1.0, "high": 2.0}}
+    resource = {"kind": "FineTuneJob", "name": "x", "labels": {}, "spec": job}
+    known = {"resource": resource, "action": "create", "estimate": price, "plan": price, "now": FRIDAY}
+
+    create = celprocess.shared().judge([policy.rule for policy in policies], known)
+    delete = celprocess.shared().judge([policy.rule for policy in policies], known | {"action": "delete"})
+
+    assert [True] * len(policies) == create
+    assert ["quiet-fridays"] == [
+        policy.name for policy, held in zip(policies, delete, strict=True) if not held
+    ]
