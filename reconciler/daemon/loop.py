@@ -55,6 +55,7 @@ class Chance:
     now: Callable[[], float] = time.time
     random: Callable[[], float] = lambda: 0.5
 
+    wait: Callable[[threading.Event, float], bool] = threading.Event.wait
 
 class Watching:
     """A watcher that writes events, and breaks uploads off when the daemon stops."""
@@ -121,7 +122,7 @@ class Loop:
             try:
                 project = self._load()
                 if project is None:
-                    self._moved.wait(self._interval)
+                    self._rest(self._interval)
                     self._moved.clear()
                     continue
                 name = self._means.chosen(project, self._platform)
@@ -143,7 +144,11 @@ class Loop:
             replace(self.board.moment, done=None, error=str(error), began_at=now, ended_at=now), 0
         )
         self._moved.clear()
-        self._moved.wait(backoff(self._failures, self._chance.random()))
+        self._rest(backoff(self._failures, self._chance.random()))
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait so long, or until there may be something to do; whether there may."""
+        return self._chance.wait(self._moved, seconds)
 
     def _load(self) -> Project | None:
         """The newest manifests, or the last good ones; None before there are any."""
@@ -229,14 +234,14 @@ class Loop:
         chance, now = self._chance.random(), self._chance.now()
         if done is None or done.unseen:
             self._failures += 1
-            self._moved.wait(min(self._interval, backoff(self._failures, chance)))
+            self._rest(min(self._interval, backoff(self._failures, chance)))
             return
         self._failures = 0
         state = "".join(step.action for step in done.steps)
         if state != self._state or done.made:
             self._moved_at, self._state = now, state
         if done.settled:
-            self._moved.wait(jittered(self._interval, chance))
+            self._rest(jittered(self._interval, chance))
             return
         pause = done.pause(now - self._moved_at)
         working = [s for s in done.steps if s.action is Action.WAIT and s.decision.observed]
@@ -244,7 +249,7 @@ class Loop:
             s.action is not Action.WAIT or s.decision.observed for s in done.steps
         )
         until = now + self._interval
-        while not self._moved.wait(pause) and only and 0 < len(working) <= MANY:
+        while not self._rest(pause) and only and 0 < len(working) <= MANY:
             if self._chance.now() >= until or any(_ended(step, world) for step in working):
                 return
             pause = done.pause(self._chance.now() - self._moved_at)

@@ -5,6 +5,7 @@ A source runs beside the passes and only ever says "look again": a missed event 
 goes wrong with it is a sentence, and its last revision stands.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -99,7 +100,17 @@ class _Ours(DefaultFilter):
 
     def __call__(self, change: Change, path: str) -> bool:
         parts = Path(path).parts
-        return super().__call__(change, path) and project.DATA not in parts and "releases" not in parts
+        own = project.DATA in parts or "releases" in parts or _is_output(path)
+        return not own and super().__call__(change, path)
+
+
+def _is_output(path: str) -> bool:
+    """Whether a file is where our words go."""
+    try:
+        found = os.stat(path)
+        return any(os.path.samestat(found, os.fstat(number)) for number in (1, 2))
+    except OSError:
+        return False
 
 
 class Branch:
