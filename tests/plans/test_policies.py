@@ -14,7 +14,7 @@ from plans_base import Silent, planned_under
 
 from reconciler import celprocess, engine, project
 from reconciler.celprocess import Cel
-from reconciler.cli import commands
+from reconciler.cli import commands, session
 from reconciler.cost import Estimate, Range
 from reconciler.errors import ManifestError
 from reconciler.kind import Observed, Stamp, State
