@@ -23,6 +23,7 @@ from reconciler.daemon.board import Board, Moment
 from reconciler.daemon.hand import Hand
 from reconciler.daemon.lastgood import Loaded
 from reconciler.daemon.pace import Bucket, Paced
+from reconciler.daemon.publish import Publisher
 from reconciler.daemon.source import Revision, Source
 from reconciler.engine import Pass, World
 from reconciler.errors import Busy, ManifestError, PlatformError, ReconcilerError
@@ -54,8 +55,8 @@ class Chance:
 
     now: Callable[[], float] = time.time
     random: Callable[[], float] = lambda: 0.5
-
     wait: Callable[[threading.Event, float], bool] = threading.Event.wait
+
 
 class Watching:
     """A watcher that writes events, and breaks uploads off when the daemon stops."""
@@ -85,6 +86,7 @@ class Loop:
         interval: float,
         board: Board,
         chance: Chance,
+        publisher: Callable[["Loop"], Publisher | None] = lambda loop: None,
     ) -> None:
         self._source, self._means, self._platform, self._interval = source, means, platform, interval
         self.board, self._chance = board, chance
@@ -97,6 +99,7 @@ class Loop:
         self._refused: tuple[str, ...] = ()
         self._number = self._failures = 0
         self._moved_at, self._state = chance.now(), ""
+        self._publisher = publisher(self)
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -115,6 +118,8 @@ class Loop:
             self._open(first)
         finally:
             self._source.stop()
+            if self._publisher:
+                self._publisher.stop()
             self.left.set()
 
     def _open(self, first: bool) -> None:
@@ -209,7 +214,11 @@ class Loop:
     def _pass(self, project: Project, name: str, world: World, hand: Hand, ticket: int) -> Pass | None:
         began, done, error = self._chance.now(), None, None
         try:
+            if self._publisher:
+                self._publisher.before(project, world, hand)
             done = engine.once(project.desired, world, hand, Watching(self.stop))
+            if self._publisher:
+                self._publisher.after()
         except ReconcilerError as failed:
             error = str(failed)
             log.error("pass.failed", error=error)

@@ -20,6 +20,7 @@ from reconciler.backoff import backoff, jittered
 from reconciler.daemon.checkout import Checkout
 from reconciler.git import GitFailed
 
+OWN = 200  # commits of ours that we remember
 log = structlog.get_logger()
 
 
@@ -96,7 +97,7 @@ class Folder:
 
 
 class _Ours(DefaultFilter):
-    """What we write ourselves is no change of what is wanted."""
+    """What we write ourselves is no change of what is wanted: data, releases, and a log beside the manifests."""
 
     def __call__(self, change: Change, path: str) -> bool:
         parts = Path(path).parts
@@ -124,6 +125,7 @@ class Branch:
         self.revision: Revision | None = None
         self._interval, self._chance = interval, chance
         self._good = home / "good"
+        self._ours = home / "own"
         self._own: dict[str, str] = {}  # our commits, and the revision that each of them still is
         self._asked, self._failures = 0, 0
         self._tip: str | None = None
@@ -132,6 +134,8 @@ class Branch:
 
     def start(self, moved: Callable[[], None]) -> None:
         self._moved = moved
+        if self._ours.exists():
+            self._own = dict(line.split(" ", 1) for line in self._ours.read_text().splitlines())
         good = self._good_commit()
         if good and self.checkout.has(good):
             self.revision = Revision(self.checkout.root(good), good)
@@ -144,14 +148,24 @@ class Branch:
     def commit(self) -> str | None:
         return self.revision.commit if self.revision else None
 
-    @property
-    def tip(self) -> str | None:
-        """The newest commit of the branch that we may build upon: the revision's, or our own behind it."""
-        return self._tip or self.commit()
+    def ground(self) -> str | None:
+        """The newest commit, to write upon: the revision in use, or ours above it; None while it is another one."""
+        now, tip = self.commit(), self._tip
+        return tip if tip and self._own.get(tip, tip) == now else None
 
     def wrote(self, commit: str, onto: str) -> None:
-        """A commit of ours is about to be the branch's newest: it holds no other manifests than the one below."""
+        """A commit of ours is about to be the branch's newest: its manifests are those of the one below."""
         self._own[commit] = self._own.get(onto, onto)
+        lines = [f"{commit} {below}" for commit, below in self._own.items()][-OWN:]
+        self._ours.write_text("\n".join(lines))
+
+    def pushed(self, commit: str) -> None:
+        """A commit of ours is the branch's newest."""
+        self._tip = commit
+
+    def look(self) -> None:
+        """Look soon, for nobody in particular."""
+        self._kicked.set()
 
     def accept(self, files: Iterable[Path], whole: bool) -> None:
         now = self.commit()

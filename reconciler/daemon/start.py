@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,12 @@ import structlog
 from reconciler.daemon.board import Board
 from reconciler.daemon.checkout import Checkout, Place
 from reconciler.daemon.loop import Chance, Loop, Means
+from reconciler.daemon.publish import Publisher
 from reconciler.daemon.source import Branch, Folder, Source
+from reconciler.daemon.upstream import OfBranch, OfCheckout
 from reconciler.errors import ReconcilerError
 from reconciler.git import Remote
+from reconciler.project import DATA
 
 GRACE = 1.5  # seconds
 log = structlog.get_logger()
@@ -72,7 +75,7 @@ def run(options: Options, means: Means) -> None:
     )
     chance = Chance(time.time, random.random)
     source, board = _source(options), Board()
-    loop = Loop(source, means, options.platform, options.interval, board, chance)
+    loop = Loop(source, means, options.platform, options.interval, board, chance, _publishing(source))
     over = threading.Event()
     failed: list[ReconcilerError] = []
 
@@ -107,6 +110,21 @@ def _end(loop: Loop, thread: threading.Thread) -> None:
     if not ended:  # a call that hangs would keep the process; what it makes is found by its stamp
         sys.stdout.flush()
         os._exit(0)
+
+
+def _publishing(source: Source) -> Callable[[Loop], Publisher]:
+    """Releases go where the manifests come from."""
+
+    def publisher(loop: Loop) -> Publisher:
+        api = os.environ.get("GITHUB_API_URL")
+        upstream = OfBranch(source, api) if isinstance(source, Branch) else OfCheckout(source.home)
+
+        def trouble(why: str | None) -> None:
+            loop.board.publishing = why
+
+        return Publisher(upstream, source.home, source.home / DATA, loop.wake, trouble, random.random)
+
+    return publisher
 
 
 def _source(options: Options) -> Source:

@@ -129,6 +129,10 @@ class ProjectSpec(ResourceSpec):
         False,
         description="whether the comment of a pull request may show rows of datasets, not only their shape",
     )
+    publish: Annotated[Literal["none", "push", "pull_request"], COSMETIC] = Field(
+        "none",
+        description="how a daemon puts releases into git: it pushes to the branch, or keeps a pull request",
+    )
     prune: Annotated[bool, COSMETIC] = Field(
         False, description="delete what no manifest wants any more and nothing needs"
     )
