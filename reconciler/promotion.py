@@ -108,10 +108,10 @@ def _accepted(
 ) -> Decision:
     gone = channel.revocations(*chosen.what) if channel else []
     asked = release.approval(policy.fingerprint, chosen.model, chosen.runs, len(gone))
-    approved = policy.approved_fingerprint == asked
+    approved = _approved(policy, asked)
     stays = channel is not None and channel.what == chosen.what
     passes = f"{chosen.trial.candidate} passes {len(chosen.trial.judgements)} gates"
-    command = f"reconciler approve {policy.address}, or approved_fingerprint: {asked}"
+    command = _command(policy, asked)
     if gone and not approved:
         said = gone[-1]
         why = f"{passes}, but {said.by} took {chosen.shown} back on {said.at} ({said.reason}); to release it: {command}"
@@ -119,12 +119,11 @@ def _accepted(
     if policy.approval == MANUAL and not approved and not stays:
         why = f"{passes}, waits for approval: {command}"
         return Decision(Action.BLOCK, why, observed, evidence=trials, halt=Halt.UNAPPROVED, approval=asked)
-    word = {"by": policy.approved_by or policy.address, "fingerprint": asked} if approved else None
-    record = {**chosen.release, "approved": word}
+    record = {**chosen.release, "approved": approved}
     if policy.canary and channel and channel.model == chosen.model and not stays:
         passes += "; only its prompt is new, so there are no users to split between models"
     elif policy.canary and channel and not stays:
-        share, first = policy.canary.share, {"candidate": chosen.trial.candidate, "approved": word}
+        share, first = policy.canary.share, {"candidate": chosen.trial.candidate, "approved": approved}
         first |= {"prompt": chosen.release["prompt"]} if chosen.what.prompt else {}
         aired = release.aired(channel, chosen.model, share, policy.fingerprint, first)
         why = f"{passes}; {share:.0%} of users go first"
@@ -167,8 +166,15 @@ def _on_air(
     trials = [each.trial for each in tried]
     on_air = next((each for each in tried if each.what == channel.tried), None)
     if on_air and on_air.trial.verdict is Verdict.PASS:
-        record = {**on_air.release, "approved": canary["release"]["approved"]}
         why = f"{on_air.trial.candidate} passes {len(on_air.trial.judgements)} gates again, as a canary"
+        asked = release.approval(policy.fingerprint, on_air.model, on_air.runs, 0)
+        approved = canary["release"]["approved"] or _approved(policy, asked)
+        if policy.approval == MANUAL and not approved:  # it went on air while the rule still was automatic
+            why = f"{why}, waits for approval: {_command(policy, asked)}"
+            return Decision(
+                Action.BLOCK, why, observed, evidence=trials, halt=Halt.UNAPPROVED, approval=asked
+            )
+        record = {**on_air.release, "approved": approved}
         return _promoted(policy, channel, observed, on_air.model, record, why, trials)
     why = _stopped(on_air.trial).sentence if on_air else "it is no candidate any more"
     word = Word(policy.address, release.stamp_of_time(channel.seen_at), f"as a canary: {why}")
@@ -203,6 +209,17 @@ def _stopped(trial: Trial) -> Judgement:
     short = trial.stopped_by
     assert short  # or it would have won
     return short
+
+
+def _approved(policy: Policy, asked: str) -> dict[str, str] | None:
+    """Who said yes to exactly this, for the record."""
+    if policy.approved_fingerprint != asked:
+        return None
+    return {"by": policy.approved_by or policy.address, "fingerprint": asked}
+
+
+def _command(policy: Policy, asked: str) -> str:
+    return f"reconciler approve {policy.address}, or approved_fingerprint: {asked}"
 
 
 def _held(channel: Channel) -> str:

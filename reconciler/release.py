@@ -216,10 +216,11 @@ def restored(channel: Channel, entry: Entry, how: str, by: str, reason: str) -> 
 
 def rolled_back(channel: Channel, entry: Entry, word: Word) -> Channel:
     """Back on an earlier release, held, with what stood here, or was tried here, revoked."""
-    gone = [channel.what, *([channel.tried] if channel.canary else [])]
+    left = [channel.what, *([channel.tried] if channel.canary else [])]
+    gone = [_revoked(what, word) for what in left if what != entry.what]
     moved = restored(channel, entry, "rolled back", word.by, word.reason)
     kept = [each for each in channel.revoked if each.what != entry.what]
-    return replace(moved, hold=word, revoked=(*kept, *(_revoked(what, word) for what in gone)))
+    return replace(moved, hold=word, revoked=(*kept, *gone))
 
 
 def _revoked(what: What, word: Word) -> Revoked:
