@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import canary
 import pytest
 
 # Files that start real servers, browsers, databases and sandboxes, or count on thousands of examples.
@@ -22,7 +23,12 @@ SLOW = {
     "test_rule_served.py", "test_vllm.py", "test_judges_elsewhere.py", "test_in_use.py",
     "test_policies.py", "test_planbook.py", "test_comments.py", "test_comment_injection.py", "test_plans_cli.py",
     "test_daemon_git.py", "test_daemon_process.py", "test_daemon_http.py", "test_daemon_publish.py",
+    "test_ci_pull_requests.py", "test_ci_merges.py", "test_ci_actions.py",
 }  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    canary.register(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,13 +9,14 @@ import sys
 import typer
 
 from reconciler.cli.app import app
-from reconciler.cli.declare import basics, channels, daemon, money, ownership, platform
+from reconciler.cli.declare import basics, channels, ci, daemon, money, ownership, platform
 from reconciler.errors import ReconcilerError
 
 __all__ = [
     "app",
     "basics",
     "channels",
+    "ci",
     "daemon",
     "main",
     "money",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reconciler import baseline, git, loader, rowshapes, rule, savedplan
+from reconciler.baseline import Baseline
 from reconciler.cli import commands, session, terms
 from reconciler.cli.comment import Subject, comment
 from reconciler.cli.terms import FREE
@@ -42,13 +43,17 @@ def plan(
             write(out, folder, project, name, compared.plan)
         if output != "markdown":
             return commands.tell(project, name, compared.plan, output)
-        about = Subject(
-            project.name, name, f"{before.ref} ({before.commit[:8]})", compared, before.note,
-            session.estimates(project, name, compared.plan),
-            _examples(compared, before.desired, project.spec.show_rows), _detectable(compared),
-        )  # fmt: skip
-        print(comment(about, commands.locate), end="")
+        print(comment(about(project, name, compared, before), commands.locate), end="")
         return commands.code_of(compared.plan)
+
+
+def about(project: Project, name: str, compared: Compared, before: Baseline) -> Subject:
+    """What the comment of a pull request tells. Reads rows, so the base has to be open."""
+    return Subject(
+        project.name, name, f"{before.ref} ({before.commit[:8]})", compared, before.note,
+        session.estimates(project, name, compared.plan),
+        _examples(compared, before.desired, project.spec.show_rows), _detectable(compared),
+    )  # fmt: skip
 
 
 def _examples(compared: Compared, base: Desired, show: bool) -> dict[Address, tuple[Example, ...]]:
