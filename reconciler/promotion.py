@@ -143,7 +143,8 @@ def _promoted(
     record = {**record, "moved": {"how": "promoted", "by": policy.address, "reason": why}}
     body = release.written(release.promoted(channel, policy.channel, model, record))
     move = Action.UPDATE if observed else Action.CREATE
-    return Decision(move, why, observed, evidence=trials, body=body)
+    leads = f"{why}; {policy.channel} → {release.shown(model, record)}"
+    return Decision(move, leads, observed, evidence=trials, body=body)
 
 
 def _on_air(
@@ -158,7 +159,8 @@ def _on_air(
         return Decision(Action.UPDATE, why, observed, body=body)
     left = canary["since"] + policy.canary.soak - channel.seen_at
     if left > 0:
-        why = f"{canary['share']:.0%} of users are on {canary['model']} for {left:.0f} s more"
+        on = f"{canary['share']:.0%} of users are on {canary['model']}"
+        why = f"{on} for {left:.0f} s more, then it is measured again"
         return Decision(Action.WAIT, why, observed)
     if tried is None:
         why = f"the canary on {canary['model']} is decided once it is measured again"
@@ -179,9 +181,8 @@ def _on_air(
     why = _stopped(on_air.trial).sentence if on_air else "it is no candidate any more"
     word = Word(policy.address, release.stamp_of_time(channel.seen_at), f"as a canary: {why}")
     body = release.written(release.called_back(channel, word))
-    return Decision(
-        Action.UPDATE, f"the canary on {canary['model']} ends: {why}", observed, evidence=trials, body=body
-    )
+    ends = f"the canary on {canary['model']} ends: {why}; {_stays(channel)}"
+    return Decision(Action.UPDATE, ends, observed, evidence=trials, body=body)
 
 
 def _refused(

@@ -71,7 +71,10 @@ def test_a_canary_gets_its_share_and_its_time() -> None:
 
     assert machine.alias
     assert (MODELS[0], {"model": MODELS[1], "share": 0.1}) == (machine.led, machine.alias["canary"])
-    assert (Action.WAIT, "10% of users are on model-1 for 30 s more") == (decision.action, decision.why)
+    assert (Action.WAIT, "10% of users are on model-1 for 30 s more, then it is measured again") == (
+        decision.action,
+        decision.why,
+    )
 
 
 def test_a_canary_that_passes_again_gets_everybody() -> None:
