@@ -26,6 +26,9 @@ class OpenAI(Spec):
     type: Literal["openai"]
     base_url: str = Field("https://api.openai.com/v1", description="including /v1")
     api_key_env: str = Field("OPENAI_API_KEY", description="the environment variable that holds the key")
+    requests_per_minute: Annotated[float | None, COSMETIC] = Field(
+        None, gt=0, description="what a daemon asks of it at most; as fast as it answers if unset"
+    )
 
 
 class ModelPrice(Spec):

@@ -2,13 +2,15 @@
 
 import asyncio
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import faulty_server
 import httpx
 import pytest
-from core_base import write
+from core_base import edit, write
 from daemon_base import PROJECT, running, until
 from faulty_server import Fault, FaultyServer, Request, loses_reply, unavailable
 
@@ -23,6 +25,8 @@ kind: Dataset
 metadata: {name: large}
 spec: {file: large.jsonl, format: chat}
 """
+
+HOLDING = Path(__file__).parent / "holding_trainer.py"
 
 
 def tree_of(folder: Path, url: str) -> Path:
@@ -169,3 +173,55 @@ def test_a_lost_reply_is_found_by_the_daemon_itself(tmp_path: Path) -> None:
             jobs = jobs_of(server)
 
     assert 1 == jobs
+
+
+@pytest.fixture
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No job trains before this file is there."""
+    path = tmp_path / "go"
+    monkeypatch.setattr(faulty_server, "TRAINER", (sys.executable, str(HOLDING), str(path)))
+    return path
+
+
+def test_while_something_works_nothing_else_is_asked(tmp_path: Path, go: Path) -> None:
+    with FaultyServer(tmp_path / "platform").running() as server:
+        tree = tree_of(tmp_path, server.url)
+        with running(tmp_path / "log", tree, "--interval", "3600") as daemon:
+            until(lambda: jobs_asked(server) >= 5, daemon.log.read_text)
+            lists = [server.asked[f"GET {name}"] for name in ("files", "evals", "models", "fine_tuning/jobs")]
+            before = jobs_asked(server)
+            until(lambda: jobs_asked(server) >= before + 3, daemon.log.read_text)
+            again = [server.asked[f"GET {name}"] for name in ("files", "evals", "models", "fine_tuning/jobs")]
+            go.touch()
+            daemon.settles()
+
+    assert lists == again
+
+
+@pytest.mark.parametrize(
+    "policy, ends", [("cancel", ["cancelled", "succeeded"]), ("keep", ["succeeded"] * 2)]
+)
+def test_a_real_job_that_is_wanted_no_more_follows_its_policy(
+    tmp_path: Path, go: Path, policy: str, ends: list[str]
+) -> None:
+    with FaultyServer(tmp_path / "platform").running() as server:
+        tree = tree_of(tmp_path, server.url)
+        (tree / "promote.yaml").unlink()
+        with running(tmp_path / "log", tree, "--interval", "3600") as daemon:
+            until(lambda: len(statuses(server)) == 1, daemon.log.read_text)
+            edit(tree / "train.yaml", "  method:", f"  on_supersede: {policy}\n  seed: 7\n  method:")
+            until(lambda: len(statuses(server)) == 2, daemon.log.read_text)
+            if policy == "cancel":
+                until(lambda: "cancelled" in statuses(server), daemon.log.read_text)
+            go.touch()
+            daemon.settles()
+            until(lambda: statuses(server) == ends, daemon.log.read_text)
+
+
+def jobs_asked(server: FaultyServer) -> int:
+    return sum(n for what, n in server.asked.items() if what.startswith("GET fine_tuning/jobs/ftjob"))
+
+
+def statuses(server: FaultyServer) -> list[str]:
+    """Of every job, the oldest first."""
+    return [str(job["status"]) for job in httpx.get(f"{server.url}/fine_tuning/jobs").json()["data"]][::-1]
