@@ -251,7 +251,7 @@ class Kind:
 
     def removal(self, observed: Observed) -> Removal | None:
         """What can be deleted of an object that has ended; None where nothing can. Pure."""
-        return Removal(self.collection, observed.id) if self.collection else None
+        return Removal(self.place(observed), observed.id) if self.collection else None
 
     def asked(self, observed: Observed) -> Object:
         """An object's body in the words of the request that makes one. Pure."""

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from reconciler import drift, engine
+from reconciler import drift, engine, ownership
 from reconciler.backoff import backoff, jittered
 from reconciler.creation import Creator
 from reconciler.daemon import lastgood
@@ -31,7 +31,9 @@ from reconciler.kind import Action, Progress, State
 from reconciler.known import Known
 from reconciler.plan import Step
 from reconciler.project import Project
-from reconciler.resource import Address
+from reconciler.pruning import BLOWN, Policy
+from reconciler.resource import Address, Desired
+from reconciler.selection import ALL, Choice
 
 MANY = 16  # objects at work; one pass asks for more of them with fewer requests
 log = structlog.get_logger()
@@ -87,6 +89,7 @@ class Loop:
         board: Board,
         chance: Chance,
         publisher: Callable[["Loop"], Publisher | None] = lambda loop: None,
+        choice: Choice = ALL,
     ) -> None:
         self._source, self._means, self._platform, self._interval = source, means, platform, interval
         self.board, self._chance = board, chance
@@ -94,6 +97,9 @@ class Loop:
         self.left = threading.Event()  # the last call has ended
         self.hand: Hand | None = None
         self._loaded: Loaded | None = None
+        self._choice = choice
+        self._part: Project | None = None  # what was chosen of it
+        self._clean: Desired | None = None  # beside which nothing stands that nobody wants
         self._known = Known()
         self._read: Revision | None = None
         self._refused: tuple[str, ...] = ()
@@ -161,7 +167,7 @@ class Loop:
         if revision is None:
             return None
         if self._loaded and revision == self._read and revision.commit:
-            return self._loaded.project  # a revision never changes
+            return self._part  # a revision never changes
         last = self._loaded.project if self._loaded else None
         try:
             loaded = lastgood.load(revision.root, self._source.home, last, self._known)
@@ -173,7 +179,8 @@ class Loop:
         self._tell(loaded.problems, len(loaded.kept))
         self._loaded, self._read = loaded, revision
         self._source.accept(_files(loaded.project), whole=not loaded.problems)
-        return loaded.project
+        self._part = loaded.project.part(self._choice)
+        return self._part
 
     def _tell(self, problems: tuple[object, ...], kept: int = 0) -> None:
         told = tuple(map(str, problems))
@@ -217,6 +224,8 @@ class Loop:
             if self._publisher:
                 self._publisher.before(project, world, hand)
             done = engine.once(project.desired, world, hand, Watching(self.stop))
+            if done.settled and not done.failed:
+                self._prune(project, world, hand)
             if self._publisher:
                 self._publisher.after()
         except ReconcilerError as failed:
@@ -237,6 +246,20 @@ class Loop:
         self.board.source = self._source.trouble
         self.board.show(moment, ticket)
         return done
+
+    def _prune(self, project: Project, world: World, hand: Hand) -> None:
+        """Delete what nobody wants, where the project says so and all of its manifests can be read."""
+        broken = self._loaded is not None and self._loaded.problems
+        if not project.spec.prune or not project.whole or broken or project.desired == self._clean:
+            return
+        pruned = ownership.prune(project.desired, world, hand, Policy(), "the daemon")
+        for each in pruned.done:
+            log.info("object.deleted", kind=each.kind, id=each.observed.id, why=each.why)
+        for id, why in pruned.failed.items():
+            log.warning("delete.failed", id=id, error=why)
+        for why in {each.kept for each in pruned.deletions if each.kept.startswith(BLOWN)}:
+            log.warning("prune.refused", error=why)
+        self._clean = None if pruned.deletions else project.desired
 
     def _wait(self, done: Pass | None, world: World) -> None:
         """Until another pass is worth its requests."""

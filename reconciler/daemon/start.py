@@ -28,6 +28,7 @@ from reconciler.daemon.upstream import OfBranch, OfCheckout
 from reconciler.errors import ReconcilerError
 from reconciler.git import Remote
 from reconciler.project import DATA
+from reconciler.selection import ALL, Choice
 
 GRACE = 1.5  # seconds
 log = structlog.get_logger()
@@ -62,6 +63,7 @@ class Options:
     interval: float = 60.0
     git: Git | None = None
     http: Http | None = None
+    choice: Choice = ALL
 
 
 def run(options: Options, means: Means) -> None:
@@ -75,7 +77,9 @@ def run(options: Options, means: Means) -> None:
     )
     chance = Chance(time.time, random.random)
     source, board = _source(options), Board()
-    loop = Loop(source, means, options.platform, options.interval, board, chance, _publishing(source))
+    loop = Loop(
+        source, means, options.platform, options.interval, board, chance, _publishing(source), options.choice
+    )
     over = threading.Event()
     failed: list[ReconcilerError] = []
 

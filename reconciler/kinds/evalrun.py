@@ -15,7 +15,6 @@ from reconciler.kind import (
     Needs,
     Observed,
     Progress,
-    Removal,
     Seen,
     Stamp,
     State,
@@ -168,9 +167,6 @@ class EvalRunKind(Kind):
             created_at=made.get("created_at") or 0,
             note=error.get("message") or made["status"],
         )
-
-    def removal(self, observed: Observed) -> Removal:
-        return Removal(f"evals/{observed.body['eval_id']}/runs", observed.id)
 
     def place(self, observed: Observed) -> str:
         return f"evals/{observed.body['eval_id']}/runs"

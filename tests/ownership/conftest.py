@@ -1,7 +1,7 @@
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("core", "selfhosted")]
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("core", "selfhosted", "daemon")]
 
 import pytest
 from core_base import Clock

@@ -14,7 +14,7 @@ from reconciler.engine import Pass
 from reconciler.kinds import all_kinds
 from reconciler.ownership import Pruned
 from reconciler.plan import Deletion
-from reconciler.pruning import Policy
+from reconciler.pruning import Holdings, Policy
 from reconciler.resource import Desired
 from reconciler.selection import ALL, Choice
 from reconciler.world import Object
@@ -104,9 +104,14 @@ class Owner(Applier):
 
     def decided(self, policy: Policy = Policy(), *, empty: bool = False) -> tuple[Deletion, ...]:
         tree = project.load(self.root)
+        holdings = self.holdings(empty=empty)
         sight = engine.look(tree.desired, self.world)
-        holdings = ownership.survey(sight, self.world, self.journal, empty=empty)
         return pruning.decide(sight.desired, tree.desired, all_kinds(), holdings, policy)
+
+    def holdings(self, *, empty: bool = False) -> Holdings:
+        """All that stands of the project."""
+        sight = engine.look(project.load(self.root).desired, self.world)
+        return ownership.survey(sight, self.world, self.journal, empty=empty)
 
     def prune(self, policy: Policy = Policy(), *, empty: bool = False) -> Pruned:
         desired = project.load(self.root).desired

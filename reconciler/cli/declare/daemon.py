@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.app import HERE, Folder, On, app
+from reconciler.cli.app import HERE, Excludes, Folder, On, Sets, Targets, app
 
 
 @app.command()
@@ -39,11 +39,16 @@ def run(
     webhook_secret_env: Annotated[
         str, typer.Option(help="the variable with the secret that webhooks are signed with")
     ] = "RECONCILER_WEBHOOK_SECRET",
+    targets: Targets = None,
+    excludes: Excludes = None,
+    given: Sets = None,
 ) -> None:
     """Keep it so: watch the manifests and reconcile until stopped."""
     from reconciler.cli import daemon
     from reconciler.daemon.start import Git, Http
+    from reconciler.selection import choice
 
     follow = Git(git, branch, path, git_token_env, verify_commits) if git else None
     answer = Http(http, http_token_env, webhook_secret_env) if http else None
-    raise typer.Exit(daemon.run(folder, platform, interval, home, follow, answer))
+    chosen = choice(targets, excludes)
+    raise typer.Exit(daemon.run(folder, platform, interval, home, follow, answer, chosen))
