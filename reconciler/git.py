@@ -134,6 +134,11 @@ def commit(folder: Path) -> str | None:
     return f"{head}+changes" if changed else head
 
 
+def recent(folder: Path, count: int) -> list[str]:
+    """The commit that is checked out and those it came after on its branch, the newest first. Raises GitFailed."""
+    return run("-C", str(folder), "rev-list", "--first-parent", f"--max-count={count}", "HEAD").split()
+
+
 def run(
     *command: str,
     remote: Remote | None = None,

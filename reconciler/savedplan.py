@@ -194,6 +194,17 @@ def allow(approved: SavedPlan, now: Plan) -> None:
             raise Refused(f"{what}; plan again, and have that plan approved")
 
 
+def union(newest: SavedPlan, *older: SavedPlan) -> SavedPlan:
+    """What several approved plans of a project allow together; where they differ, the newer one counts."""
+    same = (
+        newest,
+        *(each for each in older if (each.project, each.platform) == (newest.project, newest.platform)),
+    )
+    actions = {each.address: each for plan in reversed(same) for each in plan.actions}
+    merged = newest.model_copy(update={"actions": tuple(actions.values()), "digest": ""})
+    return merged.model_copy(update={"digest": merged.counted()})
+
+
 def only(saved: SavedPlan, halt: Halt) -> Guard:
     """Nothing is made that the plan does not name."""
     allowed = saved.allowed

@@ -9,9 +9,12 @@ commit carries.
 import io
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from reconciler import savedplan
 from reconciler.ci.github import GitHub
@@ -20,8 +23,19 @@ from reconciler.savedplan import SavedPlan
 
 APP = "github-actions"  # who makes checks with a workflow's own token
 FILE = "plan.json"
+MOST_FILES = 300  # that GitHub tells of a comparison
 LARGEST = 64 << 20  # bytes of a plan
 GONE = (404, 410)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the plans of a folder are called on GitHub, and who makes its checks."""
+
+    artifact: str
+    plan: str  # the check that carries a plan's digest
+    apply: str  # the check of the commits that were applied
+    app: str = APP
 
 
 class Approval(NamedTuple):
@@ -29,6 +43,38 @@ class Approval(NamedTuple):
 
     number: int
     plan: SavedPlan
+
+
+def superseded(github: GitHub, commit: str, branch: str, place: str) -> bool:
+    """
+    Whether a branch has come to other manifests since, which are the ones to apply; `place` is their folder.
+
+    Raises Refused where the branch does not hold the commit any more.
+    """
+    found = github.call("GET", f"compare/{commit}...{quote(branch)}")
+    if found["status"] not in ("identical", "ahead"):
+        raise Refused(f"{branch} does not hold {commit[:8]} any more, so there is nothing to apply it to")
+    files = [str(each["filename"]) for each in found.get("files") or ()]
+    return len(files) >= MOST_FILES or any(
+        place == "." or f"{each}/".startswith(f"{place}/") for each in files
+    )
+
+
+def gathered(github: GitHub, commits: Sequence[str], branch: str, names: Names) -> Approval:
+    """
+    What was approved for the first of these commits, and for those before it that were never applied.
+
+    A job that waits gives way to a newer one, so one apply may carry several merges. Raises Refused where the
+    first one has no plan; what an older one lacks is missed where it is needed.
+    """
+    newest = find(github, commits[0], branch, names)
+    older = []
+    for commit in commits[1:]:
+        if _applied(github, commit, names):
+            break
+        with suppress(Refused):
+            older.append(find(github, commit, branch, names).plan)
+    return newest._replace(plan=savedplan.union(newest.plan, *older)) if older else newest
 
 
 def merged_as(github: GitHub, commit: str, branch: str) -> tuple[int, str]:
@@ -43,28 +89,32 @@ def merged_as(github: GitHub, commit: str, branch: str) -> tuple[int, str]:
     )
 
 
-def find(github: GitHub, commit: str, branch: str, artifact: str, check: str, app: str = APP) -> Approval:
+def find(github: GitHub, commit: str, branch: str, names: Names) -> Approval:
     """The plan that was approved for a merge. Raises Refused, which says what to do where there is none."""
     number, head = merged_as(github, commit, branch)
     what = f"the plan of pull request #{number} ({head[:8]})"
     again = f"run the plan job of #{number} again, then this one"
-    digests = list(_digests(github, head, check, app))
+    digests = [
+        each["external_id"] for each in _checks(github, head, names.plan, names) if each["external_id"]
+    ]
     if not digests:
-        raise Refused(f"{what} was never made: its commit has no check {check!r}; {again}")
-    for id in _artifacts(github, head, artifact):
+        raise Refused(f"{what} was never made: its commit has no check {names.plan!r}; {again}")
+    for id in _artifacts(github, head, names.artifact):
         plan = _read(github, id, what, again)
         if plan and plan.digest == digests[0]:
             return Approval(number, plan)
     raise Refused(f"{what} is gone, or is not the one that was shown last ({digests[0][:12]}); {again}")
 
 
-def _digests(github: GitHub, head: str, check: str, app: str) -> Iterator[str]:
-    """The digests that were shown for a commit, the last one first."""
-    found = github.each(f"commits/{head}/check-runs", "check_runs", check_name=check, filter="all")
-    ours = [each for each in found if each["app"]["slug"] == app and each["name"] == check]
-    for each in sorted(ours, key=lambda run: int(run["id"]), reverse=True):
-        if each.get("external_id"):
-            yield str(each["external_id"])
+def _applied(github: GitHub, commit: str, names: Names) -> bool:
+    return any(each["conclusion"] == "success" for each in _checks(github, commit, names.apply, names))
+
+
+def _checks(github: GitHub, commit: str, name: str, names: Names) -> list[dict[str, Any]]:
+    """Our checks of that name on a commit, the last one first."""
+    found = github.each(f"commits/{commit}/check-runs", "check_runs", check_name=name, filter="all")
+    ours = [each for each in found if each["app"]["slug"] == names.app and each["name"] == name]
+    return sorted(ours, key=lambda run: int(run["id"]), reverse=True)
 
 
 def _artifacts(github: GitHub, head: str, name: str) -> list[int]:

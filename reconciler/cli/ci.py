@@ -7,15 +7,18 @@ What they print comes from manifests and platforms too, so the runner is told to
 
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from typing import TextIO
 
-from reconciler import baseline, savedplan
+from reconciler import baseline, git, savedplan
 from reconciler.ci import approved, checks, sticky
+from reconciler.ci.approved import Names
 from reconciler.ci.checks import Check, Remark
 from reconciler.ci.github import GitHub
 from reconciler.ci.runner import Request, Runner
@@ -27,6 +30,7 @@ from reconciler.errors import ManifestError, ReconcilerError
 
 LABEL = "reconciler-drift"
 FOUND = 3  # exit code
+TOGETHER = 20  # merges that one apply may carry
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,22 @@ class Job:
     @property
     def label(self) -> str:
         """What it is about, in the names of its checks; the same in every job."""
-        place = self.runner.place(str(self.folder)) or str(self.folder)
-        return f"{place} on {self.platform}" if self.platform else place
+        return f"{self.place} on {self.platform}" if self.platform else self.place
+
+    @property
+    def place(self) -> str:
+        """The folder, from the repository's root."""
+        return self.runner.place(str(self.folder)) or str(self.folder)
 
     @property
     def artifact(self) -> str:
         """The name of the artifact that carries its plan."""
         return f"reconciler-plan-{sticky.marker('plan', self.label).split(':')[-1][:16]}"
+
+    @property
+    def names(self) -> Names:
+        app = self.author.removesuffix("[bot]")
+        return Names(self.artifact, self.check("plan"), self.check("apply"), app)
 
     def check(self, what: str) -> str:
         return f"reconciler {what} ({self.label})"
@@ -112,8 +125,14 @@ def apply(job: Job, timeout: float | None) -> int:
     """Apply what was approved for a merge, and say how it ended. Raises ReconcilerError."""
     runner, number = job.runner, None
     with job.github() as github:
+        if approved.superseded(github, runner.commit, runner.branch, job.place):
+            said = (
+                f"{runner.branch} has newer manifests than {runner.commit[:8]}; their job applies these too"
+            )
+            return _ended(job, Told(0, said, markup.text(said)))
         try:
-            approval = approved.find(github, runner.commit, runner.branch, job.artifact, job.check("plan"))
+            commits = git.recent(job.folder, TOGETHER)
+            approval = approved.gathered(github, commits, runner.branch, job.names)
             number = approval.number
             with tempfile.TemporaryDirectory(prefix="reconciler-approved-") as kept:
                 path = Path(kept, approved.FILE)
@@ -168,13 +187,13 @@ def _explained(job: Job, base: str, out: Path) -> Told:
 def _done(job: Job, agreed: Path | None, timeout: float | None, build: bool = False) -> Told:
     """Apply, and look again how everything stands."""
     try:
-        with _muted():
+        with _muted() as printed:
             code = planning.apply(job.folder, "text", job.platform, True, timeout, None, agreed, build)
         wanted, name, made = commands.planned(job.folder, job.platform)
     except ReconcilerError as error:
         return _failure("it was not built" if build else "it was not applied", error, job)
     said = f"{'built' if build else 'applied'}: {checks.WORDS[code]}"
-    return Told(code, said, citext.outcome(said, wanted.name, name, made.steps))
+    return Told(code, said, citext.outcome(said, wanted.name, name, made.steps, printed.getvalue()))
 
 
 def _failure(what: str, error: ReconcilerError, job: Job) -> Told:
@@ -209,12 +228,28 @@ def _append(path: Path | None, text: str) -> None:
             file.write(text if text.endswith("\n") or not text else f"{text}\n")
 
 
+class _Both(StringIO):
+    """What is printed, also remembered."""
+
+    def __init__(self, there: TextIO) -> None:
+        super().__init__()
+        self._there = there
+
+    def write(self, text: str) -> int:
+        self._there.write(text)
+        return super().write(text)
+
+    def flush(self) -> None:
+        self._there.flush()
+
+
 @contextmanager
-def _muted() -> Iterator[None]:
-    """What is printed meanwhile is no command to the runner."""
+def _muted() -> Iterator[StringIO]:
+    """What is printed meanwhile is no command to the runner, and is yielded."""
     word = secrets.token_hex(16)
     print(f"::stop-commands::{word}", flush=True)
     try:
-        yield
+        with redirect_stdout(_Both(sys.stdout)) as printed:
+            yield printed
     finally:
         print(f"\n::{word}::", flush=True)

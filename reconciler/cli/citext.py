@@ -46,8 +46,8 @@ def failed(what: str, problems: Iterable[Problem]) -> str:
     return "\n".join([f"<p><b>{text(what)}</b></p>", "<ul>", *told, *more, "</ul>"])
 
 
-def outcome(said: str, project: str, platform: str, steps: Iterable[Step]) -> str:
-    """How everything stands after an apply, and what was measured."""
+def outcome(said: str, project: str, platform: str, steps: Iterable[Step], printed: str) -> str:
+    """How everything stands after an apply, and the end of what it printed."""
     steps = [each for each in steps if not each.wanted.implied]
     rows = [
         f"<tr><td>{each.action}</td><td>{code(each.address)}</td><td>{_standing(each)}</td></tr>"
@@ -55,7 +55,9 @@ def outcome(said: str, project: str, platform: str, steps: Iterable[Step]) -> st
     ]
     more = [f"<p>… {len(steps) - MOST} more</p>"] if len(steps) > MOST else []
     head = f"<h3>{text(project)} on {text(platform)}</h3>\n<p><b>{text(said)}</b></p>"
-    return "\n".join([head, "<table>", *rows, "</table>", *more])
+    lines = [text(each) for each in printed.rstrip().splitlines()[-MOST:]]
+    log = ["<details><summary>log</summary>", f"<pre>{'&#10;'.join(lines)}</pre>", "</details>"]
+    return "\n".join([head, "<table>", *rows, "</table>", *more, *log])
 
 
 def footer(commit: str, url: str, digest: str = "") -> str:
@@ -106,9 +108,4 @@ def _standing(step: Step) -> str:
     observed = step.decision.observed
     said = [text(step.decision.why)] if step.decision.why else []
     said += [code(observed.id)] if observed and observed.id != str(step.address) else []
-    said += [
-        f"<b>{text(str(j.verdict).upper())}</b> {code(trial.candidate)}: {text(j.sentence)}"
-        for trial in step.decision.evidence or ()
-        for j in trial.judgements
-    ]
     return "<br>".join(said)

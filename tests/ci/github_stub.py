@@ -49,6 +49,9 @@ class GitHubStub:
         self.comments: list[dict[str, Any]] = []
         self.issues: list[dict[str, Any]] = []
         self.checks: list[dict[str, Any]] = []
+        self.branches: dict[str, str] = {}
+        self.newer: list[str] = []  # files that changed between a commit and a branch that came further
+        self.status = "ahead"
         self.pulls: dict[str, list[dict[str, Any]]] = {}
         self.artifacts: dict[int, tuple[dict[str, Any], bytes]] = {}
         self.faults: dict[str, list[Fault]] = {}
@@ -68,6 +71,7 @@ class GitHubStub:
             ("PATCH", "/check-runs/{id:int}", self._edit_check),
             ("GET", "/commits/{sha}/check-runs", self._list_checks),
             ("GET", "/commits/{sha}/pulls", self._list_pulls),
+            ("GET", "/compare/{range}", self._compare),
             ("GET", "/issues", self._list_issues),
             ("POST", "/issues", self._add_issue),
             ("PATCH", "/issues/{number:int}", self._edit_issue),
@@ -100,6 +104,7 @@ class GitHubStub:
     def merge(self, number: int, head: str, commit: str, base: str = "main") -> None:
         """A pull request that was merged as a commit."""
         pull = {"number": number, "merged_at": "2026-11-25T12:00:00Z", "merge_commit_sha": commit}
+        self.branches[base] = commit
         self.pulls.setdefault(commit, []).append(pull | {"base": {"ref": base}, "head": {"sha": head}})
 
     def upload(self, name: str, content: bytes, head: str, *, fork: bool = False) -> int:
@@ -173,6 +178,12 @@ class GitHubStub:
         sha, name = request.path_params["sha"], request.query_params["check_name"]
         found = [each for each in self.checks if (each["head_sha"], each["name"]) == (sha, name)]
         return self._page(request, found, "check_runs")
+
+    async def _compare(self, request: Request) -> Response:
+        commit, _, branch = request.path_params["range"].partition("...")
+        if commit == self.branches[branch]:
+            return JSONResponse({"status": "identical", "files": []})
+        return JSONResponse({"status": self.status, "files": [{"filename": each} for each in self.newer]})
 
     async def _list_pulls(self, request: Request) -> Response:
         return self._page(request, self.pulls.get(request.path_params["sha"], []))
