@@ -126,7 +126,7 @@ def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pa
             stands.append(wanted)
     journal.remember(name, stands)
     if world.accounts:
-        world.accounts.settle(hand.actual, creator.now())
+        upkeep.settle(hand.actual, world, see, creator.now())
     steps, made = tuple(hand.steps.values()), tuple(hand.made)
     upkeep.protect(steps, world.project, world.kinds, creator)
     return Pass(steps, made, hand.deferred, hand.failed, sight.unseen, hand.actual, memory)
@@ -199,9 +199,10 @@ class _Hand:
 
     def take(self, wanted: Wanted, evidence: Any) -> Step:
         kind = self.world.kinds[wanted.address.kind]
-        step = self._decide(wanted, kind, evidence)
-        self._cancel(kind, step)
+        step = self._affordable(self._decide(wanted, kind, evidence))
         known = step.decision.body is not None or not kind.measures
+        if step.action not in ACTING or not step.after:  # nothing ends for what cannot begin yet
+            self._cancel(kind, step)
         if step.action in ACTING and known and not step.after and wanted.address not in self.deferred:
             step = self._act(kind, step, evidence)
         intent, observed = self.intents.get(wanted.fingerprint), step.decision.observed
@@ -216,6 +217,13 @@ class _Hand:
         return plan.decide(
             wanted, kind, self.actual, self.ready, self.steps, evidence, self.asked, self.world.guards
         )
+
+    def _affordable(self, step: Step) -> Step:
+        """The step; where it would end something, only if there is money for what takes its place."""
+        if not (self.world.accounts and step.action is Action.CREATE and step.decision.duplicates):
+            return step
+        why = self.world.accounts.refusal(step.wanted, self.desired, self.creator.now())
+        return replace(step, decision=Decision(Action.BLOCK, why, halt=Halt.REFUSED)) if why else step
 
     def _act(self, kind: Kind, step: Step, evidence: Any) -> Step:
         wanted = step.wanted

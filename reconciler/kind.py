@@ -5,7 +5,7 @@ A kind is one file that knows its schema, how to see, when to act and how to act
 sees the same values both times. What a kind makes carries a stamp, so the platform is the state.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -83,6 +83,10 @@ class Seen:
             else:
                 others[each.id] = each
         return cls(stamped, others)
+
+    def objects(self) -> Iterator[Observed]:
+        """Those with a fingerprint of ours, adopted ones included."""
+        yield from (each for hits in self.by_fingerprint.values() for each in hits)
 
     def taking(self, fingerprint: str, observed: Observed) -> "Seen":
         """With an object that we did not make standing for what has this fingerprint."""

@@ -1,16 +1,19 @@
 """What a pass keeps true beside its steps: words about protection, in the journal and on the objects themselves."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from reconciler import protection
 from reconciler.errors import PlatformError
-from reconciler.kind import Action, Kind
+from reconciler.kind import Action, Kind, Observed, Seen, Unseen
 from reconciler.plan import Step
 
 if TYPE_CHECKING:  # the database library is only loaded by those who write
     from reconciler.creation import Creator
+    from reconciler.engine import World
     from reconciler.journal import Journal
+
+See = Callable[[Kind, "World", list[Observed] | Unseen], Seen | Unseen]
 
 
 def protect(steps: Iterable[Step], project: str, kinds: Mapping[str, Kind], creator: "Creator") -> None:
@@ -35,6 +38,35 @@ def protect(steps: Iterable[Step], project: str, kinds: Mapping[str, Kind], crea
                 platform.create(ask.collection, ask.body, key=f"protect:{observed.id}:{says}:{creator.now()}")
             except PlatformError:
                 continue
+
+
+def settle(actual: Mapping[str, Seen | Unseen], world: "World", see: See, now: float) -> None:
+    """Write down what finished things did cost, also of what no manifest asks for any more."""
+    assert world.accounts is not None  # or nobody would count
+    world.accounts.settle(actual, now)
+    for kind, ids in world.accounts.owed(actual).items():
+        try:
+            found = list(_looked_for(world.kinds[kind], ids, world, see))
+        except PlatformError:
+            continue  # the next pass looks again
+        world.accounts.settle({kind: Seen(unstamped={each.id: each for each in found if each})}, now)
+        if None in found:
+            world.accounts.lost(ids - {each.id for each in found if each}, now)
+
+
+def _looked_for(kind: Kind, ids: Collection[str], world: "World", see: See) -> Iterator[Observed | None]:
+    """Objects that the lists of a pass left out; None for what is gone. Raises PlatformError."""
+    if not kind.under:
+        places = [str(kind.collection)]
+    else:
+        holders = see(world.kinds[kind.under], world, [])
+        if isinstance(holders, Unseen) or not holders.by_fingerprint:
+            return  # a list that came back empty takes nothing away
+        places = [f"evals/{each.id}/runs" for each in holders.objects()]
+    for id in ids:
+        answers = (world.platform.get(place, id) for place in places)
+        found = next(filter(None, answers), None)
+        yield kind.observe(found) if found else None
 
 
 def gone(journal: "Journal", platform: str) -> frozenset[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from reconciler.cost import NOTHING, Estimate
+from reconciler.intent import Intent
 from reconciler.kind import Action, Observed, Seen, State, Unseen
 from reconciler.kinds.project import BudgetSpec, Embedded, ProjectSpec
 from reconciler.money import budgets, expense, work
@@ -99,7 +100,7 @@ class Accounts:
 
     def settle(self, actual: Mapping[str, Seen | Unseen], now: float) -> None:
         """Write down what finished things did cost."""
-        if self.ledger is None or not (waiting := self.ledger.unsettled(self.platform)):
+        if not (waiting := self._unsettled()):
             return
         for observed in _objects(actual):
             if observed.id not in waiting:
@@ -109,7 +110,38 @@ class Accounts:
                 continue
             intent, comes_to = waiting[observed.id]
             seconds = self._watched(observed.id, intent.opened_at, now)
-            self.ledger.settle(intent, expense.actual(comes_to, observed, seconds, self.rates), now)
+            self._settle(intent, expense.actual(comes_to, observed, seconds, self.rates), now)
+
+    def owed(self, actual: Mapping[str, Seen | Unseen]) -> dict[str, set[str]]:
+        """By kind, the ids of what is not settled and was left out of what was seen."""
+        seen = {observed.id for observed in _objects(actual)}
+        owed: dict[str, set[str]] = {}
+        for id, (intent, _) in self._unsettled().items():
+            kind = Address.parse(intent.address).kind
+            if id not in seen and not isinstance(actual.get(kind), Unseen):
+                owed.setdefault(kind, set()).add(id)
+        return owed
+
+    def lost(self, ids: Iterable[str], now: float) -> None:
+        """What nobody will ever see finished: what was reserved for it stays spent."""
+        waiting = self._unsettled()
+        for id in ids:
+            if id in waiting:
+                self._settle(waiting[id][0], expense.Actual(None, None, why="it was deleted unsettled"), now)
+
+    def refusal(self, wanted: Wanted, resources: Resources, now: float) -> str | None:
+        """Why there is no money for it now; None where there is."""
+        if not self.budgets or not (asked := self.bill(wanted, resources)):
+            return None
+        entries = [line.entry for line in self.ledger.lines(self.project)] if self.ledger else []
+        return budgets.refusal(self.budgets, entries, wanted.labels, asked.estimate, now)
+
+    def _unsettled(self) -> dict[str, tuple[Intent, Work]]:
+        return self.ledger.unsettled(self.project, self.platform) if self.ledger else {}
+
+    def _settle(self, intent: Intent, actual: expense.Actual, now: float) -> None:
+        assert self.ledger is not None  # or nothing would be unsettled
+        self.ledger.settle(intent, actual, now)
 
     def _watched(self, id: str, since: float, now: float) -> float | None:
         """How long it took, if somebody looked shortly before it ended."""

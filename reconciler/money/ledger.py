@@ -126,10 +126,11 @@ class Ledger:
             rows = db.execute(newest).all()
         return [Pace(_read(r.work).like, r.size, r.seconds, r.answered) for r in rows]
 
-    def unsettled(self, platform: str) -> dict[str, tuple[Intent, Work]]:
-        """By object, what was made and is not known to be finished."""
+    def unsettled(self, project: str, platform: str) -> dict[str, tuple[Intent, Work]]:
+        """By object, what a project made and what is not known to be finished."""
         with self._journal.read() as db:
-            open_ = (intents.c.platform == platform) & spending.c.settled_at.is_(None)
+            open_ = (spending.c.project == project) & (intents.c.platform == platform)
+            open_ &= spending.c.settled_at.is_(None)
             rows = db.execute(_live(open_ & intents.c.object_id.is_not(None))).all()
         return {
             r.object_id: (Intent(r.intent, r.platform, r.fingerprint, r.address, r.at), _read(r.work))

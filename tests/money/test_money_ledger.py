@@ -94,12 +94,12 @@ def test_what_was_definitely_not_made_costs_nothing(journal: Journal, outcome: s
 def test_what_finished_is_settled_once_and_teaches_how_long_it_takes(journal: Journal) -> None:
     intent, ledger = open_(journal, bill(60), "a" * 64), Ledger(journal)
     journal.close_intent(intent, "made", NOW, "ftjob-1")
-    waiting = ledger.unsettled(HERE)
+    waiting = ledger.unsettled("demo", HERE)
 
     ledger.settle(waiting["ftjob-1"][0], Actual(12.5, 90.0, 990.0, None), NOW + 90)
     ledger.settle(waiting["ftjob-1"][0], Actual(99.0, 1.0), NOW + 91)
 
-    assert {} == ledger.unsettled(HERE)
+    assert {} == ledger.unsettled("demo", HERE)
     assert [(12.5, 90 / 3600)] == amounts(journal)
     assert [Pace(LIKE, 990.0, 90.0, None)] == ledger.paces(HERE)
 
@@ -212,7 +212,7 @@ class Histories(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, share: float | None) -> None:
         intent, usd = self.made.pop(data.draw(st.sampled_from(sorted(self.made))))
         cost = None if share is None else usd * share
-        waiting, _ = self.ledger.unsettled(HERE)[f"object-{intent.id}"]
+        waiting, _ = self.ledger.unsettled("demo", HERE)[f"object-{intent.id}"]
         self.ledger.settle(waiting, Actual(cost, 1.0, 10.0), NOW)
         self.owed[intent.id] = usd if cost is None else cost
 
