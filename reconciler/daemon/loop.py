@@ -137,17 +137,17 @@ class Loop:
                     self._moved.clear()
                     continue
                 name = self._means.chosen(project, self._platform)
-                with self._means.writing(project, name, self._source.commit) as (world, creator):
+                with self._means.writing(project, name, self._commit) as (world, creator):
                     first = False
                     self._passes(project, name, world, creator)
                     if self.stop.is_set():
                         self.left.set()
-            except ReconcilerError as error:
+            except (ReconcilerError, OSError) as error:
                 if first:
                     raise
                 self._rest_after(error)
 
-    def _rest_after(self, error: ReconcilerError) -> None:
+    def _rest_after(self, error: Exception) -> None:
         self._failures += 1
         now = self._chance.now()
         log.error("platform.failed", error=str(error))
@@ -178,9 +178,15 @@ class Loop:
             return None
         self._tell(loaded.problems, len(loaded.kept))
         self._loaded, self._read = loaded, revision
-        self._source.accept(_files(loaded.project), whole=not loaded.problems)
+        self._source.accept(revision, _files(loaded.project), whole=not loaded.problems)
         self._part = loaded.project.part(self._choice)
         return self._part
+
+    def _commit(self) -> str | None:
+        """The commit that is reconciled, with `+changes` behind it when something stands as it was before."""
+        if self._read is None or self._loaded is None or self._read.commit is None:
+            return self._source.commit()
+        return f"{self._read.commit}+changes" if self._loaded.problems else self._read.commit
 
     def _tell(self, problems: tuple[object, ...], kept: int = 0) -> None:
         told = tuple(map(str, problems))
@@ -228,7 +234,7 @@ class Loop:
                 self._prune(project, world, hand)
             if self._publisher:
                 self._publisher.after()
-        except ReconcilerError as failed:
+        except (ReconcilerError, OSError) as failed:
             error = str(failed)
             log.error("pass.failed", error=error)
         self._number += 1
@@ -236,7 +242,7 @@ class Loop:
         found = drift.classify(done.steps, done.actual, done.memory, ended) if done else ()
         kept = tuple(map(str, self._loaded.kept)) if self._loaded else ()
         moment = Moment(
-            project.name, name, self._source.commit() if self._read and self._read.commit else None,
+            project.name, name, self._read.commit if self._read else None,
             self._number, began, ended, done, error, self._refused, kept, found, _money(project, world),
         )  # fmt: skip
         if done:

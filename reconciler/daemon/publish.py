@@ -195,7 +195,7 @@ class Publisher:
                 continue
             try:
                 self._publish(due, how)
-            except GitFailed as error:
+            except (GitFailed, OSError) as error:
                 failures += 1
                 log.error("release.unpublished", error=str(error), files=sorted(due))
                 self._trouble(str(error))

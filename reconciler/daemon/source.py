@@ -5,6 +5,7 @@ A source runs beside the passes and only ever says "look again": a missed event 
 goes wrong with it is a sentence, and its last revision stands.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -57,8 +58,8 @@ class Source(Protocol):
     def commit(self) -> str | None:
         """The commit that stands, for what is released now."""
 
-    def accept(self, files: Iterable[Path], whole: bool) -> None:
-        """These files are in use, and may be forgotten once they are not; `whole` when nothing in them is broken."""
+    def accept(self, revision: Revision, files: Iterable[Path], whole: bool) -> None:
+        """These files are in use, and others may be forgotten; `whole` when nothing in the revision is broken."""
 
     def stop(self) -> None: ...
 
@@ -86,7 +87,7 @@ class Folder:
     def commit(self) -> str | None:
         return git.commit(self.home)
 
-    def accept(self, files: Iterable[Path], whole: bool) -> None: ...
+    def accept(self, revision: Revision, files: Iterable[Path], whole: bool) -> None: ...
 
     def stop(self) -> None:
         self._stop.set()
@@ -129,6 +130,7 @@ class Branch:
         self._own: dict[str, str] = {}  # our commits, and the revision that each of them still is
         self._asked, self._failures = 0, 0
         self._tip: str | None = None
+        self._coming: str | None = None  # what is put into its folder now, or was last
         self._kicked, self._stopped = threading.Event(), False
         self._moved: Callable[[], None] = lambda: None
 
@@ -157,7 +159,10 @@ class Branch:
         """A commit of ours is about to be the branch's newest: its manifests are those of the one below."""
         self._own[commit] = self._own.get(onto, onto)
         lines = [f"{commit} {below}" for commit, below in self._own.items()][-OWN:]
-        self._ours.write_text("\n".join(lines))
+        try:
+            self._ours.write_text("\n".join(lines))
+        except OSError as error:
+            raise GitFailed(f"{self._ours} cannot be written: {error.strerror}; free the disk") from None
 
     def pushed(self, commit: str) -> None:
         """A commit of ours is the branch's newest."""
@@ -167,13 +172,13 @@ class Branch:
         """Look soon, for nobody in particular."""
         self._kicked.set()
 
-    def accept(self, files: Iterable[Path], whole: bool) -> None:
-        now = self.commit()
-        assert now is not None  # or there would be no files
+    def accept(self, revision: Revision, files: Iterable[Path], whole: bool) -> None:
+        used, newest = revision.commit or "", self._coming or self.commit() or ""
         if whole:
-            self._good.write_text(now)
-        self.checkout.show(now)
-        self.checkout.keep({now, self._good_commit(), *map(self.checkout.commit_of, files)})
+            with contextlib.suppress(OSError):  # then a restart begins with an older one
+                self._good.write_text(used)
+        self.checkout.show(used)
+        self.checkout.keep({used, newest, self._good_commit(), *map(self.checkout.commit_of, files)})
 
     def stop(self) -> None:
         self._stopped = True
@@ -188,7 +193,7 @@ class Branch:
             ticket = self._asked
             try:
                 fresh = self._look()
-            except GitFailed as error:
+            except (GitFailed, OSError) as error:
                 self._failures += 1
                 fresh = self.trouble != str(error)
                 self.trouble = str(error)
@@ -219,6 +224,7 @@ class Branch:
             return False
         if commit not in self._own:
             self.checkout.verify(commit)
+        self._coming = commit
         root = self.checkout.check_out(commit, like=now)
         self.revision = Revision(root, commit)
         log.info("revision.found", commit=commit, seconds=round(time.monotonic() - began, 3))

@@ -81,12 +81,15 @@ def run(options: Options, means: Means) -> None:
         source, means, options.platform, options.interval, board, chance, _publishing(source), options.choice
     )
     over = threading.Event()
-    failed: list[ReconcilerError] = []
+    failed: list[Exception] = []
+
+    done = threading.Event()
 
     def work() -> None:
         try:
             loop.run()
-        except ReconcilerError as error:
+            done.set()
+        except (ReconcilerError, OSError) as error:
             failed.append(error)
         finally:
             over.set()
@@ -98,6 +101,8 @@ def run(options: Options, means: Means) -> None:
         _end(loop, thread)
     if failed:
         raise failed[0]
+    if not done.is_set():
+        raise ReconcilerError("the daemon has broken down; its last words are above, please report them")
 
 
 def _end(loop: Loop, thread: threading.Thread) -> None:

@@ -34,6 +34,7 @@ from reconciler.resource import Address as Where
 from reconciler.resource import Wanted
 
 SECRET, TOKEN = "webhook-canary-secret", "bearer-canary-token"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PUBLISHED = json.loads((Path(wire.__file__).parent / "status.json").read_text())
 
 
@@ -342,7 +343,7 @@ def test_a_push_is_seen_with_the_webhook_and_reconciled_on_request(tmp_path: Pat
         origin.write(server.url)
         with running(
             log, "--git", origin.url, "--path", "manifests", "--home", tmp_path / "home", "--interval", "3600",
-            "--http", "127.0.0.1:0", env={"RECONCILER_WEBHOOK_SECRET": SECRET},
+            "--http", "127.0.0.1:0", env={"RECONCILER_WEBHOOK_SECRET": SECRET, "RECONCILER_HTTP_TOKEN": TOKEN},
         ) as daemon:  # fmt: skip
             url = f"http://127.0.0.1:{daemon.until('http.started')['port']}"
             daemon.settles()
@@ -352,8 +353,8 @@ def test_a_push_is_seen_with_the_webhook_and_reconciled_on_request(tmp_path: Pat
             daemon.until("revision.found", lambda each: each["commit"] == pushed)
             seen = time.monotonic() - began
             again = origin.edit("train.yaml", "n_epochs: 3", "n_epochs: 4")
-            told = httpx.post(f"{url}/api/v1/reconcile", timeout=60).json()
-            events = httpx.get(f"{url}/api/v1/history", timeout=60).json()["events"]
+            told = httpx.post(f"{url}/api/v1/reconcile", headers=BEARER, timeout=60).json()
+            events = httpx.get(f"{url}/api/v1/history", headers=BEARER, timeout=60).json()["events"]
             scraped = httpx.get(f"{url}/metrics", timeout=60).text
             ready = httpx.get(f"{url}/readyz", timeout=60).status_code
 
@@ -367,20 +368,23 @@ def test_a_push_is_seen_with_the_webhook_and_reconciled_on_request(tmp_path: Pat
     assert 200 == ready
     assert seen < 60  # two seconds, on a machine that does nothing else
     assert SECRET not in log.read_text()
+    assert TOKEN not in log.read_text()
 
 
 def test_a_folder_is_reconciled_on_request_and_says_when_its_platform_is_gone(tmp_path: Path) -> None:
     with FaultyServer(tmp_path / "platform").running() as server:
         tree = write(tmp_path / "manifests")
         (tree / "project.yaml").write_text(PROJECT.format(url=server.url, more=""))
-        with running(tmp_path / "log", tree, "--interval", "3600", "--http", ":0") as daemon:
+        with running(
+            tmp_path / "log", tree, "--interval", "3600", "--http", ":0", env={"RECONCILER_HTTP_TOKEN": TOKEN}
+        ) as daemon:
             url = f"http://127.0.0.1:{daemon.until('http.started')['port']}"
             daemon.settles()
             server.always = {"GET files": unavailable}
-            told = httpx.post(f"{url}/api/v1/reconcile", timeout=90).json()
+            told = httpx.post(f"{url}/api/v1/reconcile", headers=BEARER, timeout=90).json()
             ready = httpx.get(f"{url}/readyz", timeout=60)
             server.always = {}
-            httpx.post(f"{url}/api/v1/reconcile", timeout=90)
+            httpx.post(f"{url}/api/v1/reconcile", headers=BEARER, timeout=90)
             until(lambda: httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
 
     assert {"Dataset"} == set(told["last"]["unseen"])
