@@ -93,18 +93,45 @@ def test_a_plan_that_is_gone_says_how_to_have_it_again(workflow: Workflow, githu
     assert "run the plan job of #7 again, then this one" in ended.said
 
 
-def test_a_plan_from_a_fork_or_with_another_digest_is_not_the_approved_one(
+def test_a_plan_that_a_fork_uploaded_is_not_the_approved_one(workflow: Workflow, github: GitHubStub) -> None:
+    planned = approved(workflow)
+    github.artifacts.clear()
+    workflow.upload(planned, fork=True)
+
+    ended = workflow.run("apply")
+
+    assert 6 == ended.code
+    assert "is gone" in ended.said
+
+
+def test_a_plan_that_was_shown_to_nobody_is_not_the_approved_one(
     workflow: Workflow, github: GitHubStub
 ) -> None:
+    workflow.pull_request()
+    planned = workflow.run("plan")
+    shown = github.checks[-1]["external_id"]
+    again = workflow.run("plan")
+    github.checks.pop()
+    workflow.upload(again)
+    workflow.merge()
+
+    ended = workflow.run("apply")
+
+    assert planned.outputs["digest"] == shown != again.outputs["digest"]
+    assert 6 == ended.code
+    assert f"is not the one that was shown last ({shown[:12]})" in ended.said
+
+
+def test_a_plan_that_was_edited_is_not_the_approved_one(workflow: Workflow, github: GitHubStub) -> None:
     planned = approved(workflow)
     content = (workflow.root / "plan.json").read_bytes()
     github.artifacts.clear()
-    github.upload(planned.outputs["artifact"], content, workflow.head, fork=True)
     github.upload(planned.outputs["artifact"], content.replace(b"tuned", b"other"), workflow.head)
 
     ended = workflow.run("apply")
 
     assert 6 == ended.code
+    assert "was changed after it was written" in ended.said
 
 
 def test_a_digest_that_another_app_checked_does_not_count(workflow: Workflow, github: GitHubStub) -> None:
