@@ -48,7 +48,7 @@ intents = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("platform", String(200), nullable=False, index=True),
     Column("fingerprint", String(64), nullable=False, index=True),
-    Column("address", String(200), nullable=False),
+    Column("address", Text, nullable=False),
     Column("opened_at", Float, nullable=False),
     Column("closed_at", Float, index=True),
     Column("outcome", String(20)),
@@ -65,7 +65,7 @@ claims = Table(
 memory = Table(
     "memory", metadata,
     Column("platform", String(200), primary_key=True),
-    Column("address", String(200), primary_key=True),
+    Column("address", Text, primary_key=True),
     Column("fingerprint", String(64), nullable=False),
     Column("content", Text, nullable=False),
     Column("row_digests", LargeBinary, nullable=False),
@@ -75,7 +75,7 @@ history = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("at", Float, nullable=False),
     Column("platform", String(200), nullable=False),
-    Column("address", String(200), nullable=False, index=True),
+    Column("address", Text, nullable=False, index=True),
     Column("event", String(40), nullable=False),
     Column("detail", Text, nullable=False),
 )  # fmt: skip

@@ -5,7 +5,19 @@ although its platform goes on listing it (a job without its model).
 
 from collections.abc import Mapping
 
-from sqlalchemy import Boolean, Column, Connection, Float, String, Table, delete, insert, inspect, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    String,
+    Table,
+    Text,
+    delete,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 
 from reconciler.journal import Journal, intents, memory, metadata
@@ -14,7 +26,7 @@ from reconciler.protection import Word
 words = Table(
     "protections", metadata,
     Column("platform", String(200), primary_key=True),
-    Column("address", String(200), primary_key=True),
+    Column("address", Text, primary_key=True),
     Column("fingerprint", String(64), nullable=False),
     Column("protect", Boolean, nullable=False),
 )  # fmt: skip

@@ -42,7 +42,7 @@ spending = Table(
     "spending", metadata,
     Column("intent", Integer, primary_key=True, autoincrement=False),
     Column("project", String(200), nullable=False, index=True),
-    Column("address", String(200), nullable=False),
+    Column("address", Text, nullable=False),
     Column("labels", Text, nullable=False),
     Column("work", Text, nullable=False),  # what it comes to
     Column("at", Float, nullable=False),  # unix seconds, when it was reserved
