@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from reconciler.cli import channels, commands
+from reconciler.cli import channels, commands, planning
 from reconciler.selfhosted import tiny
 
 PACKAGED = Path(str(tiny.__file__)).parent
@@ -142,7 +142,7 @@ class Channel:
         return commands.apply(self.tree, "json", None, True, 240.0)
 
     def plan(self) -> int:
-        return commands.plan(self.tree, "text", None)
+        return planning.plan(self.tree, "text", None, None, None)
 
     def hold(self, reason: str = "why not") -> int:
         return channels.hold(self.name, reason, "ada", self.tree, None)
