@@ -125,8 +125,7 @@ def once(desired: Desired, world: World, creator: Creator, watch: Watcher) -> Pa
         if stood and LEFT_OUT not in wanted.facts and memory.get(str(wanted.address)) != wanted.fingerprint:
             stands.append(wanted)
     journal.remember(name, stands)
-    if world.accounts:
-        upkeep.settle(hand.actual, world, see, creator.now())
+    upkeep.settle(hand.actual, world, see, creator.now())
     steps, made = tuple(hand.steps.values()), tuple(hand.made)
     upkeep.protect(steps, world.project, world.kinds, creator)
     return Pass(steps, made, hand.deferred, hand.failed, sight.unseen, hand.actual, memory)

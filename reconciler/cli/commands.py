@@ -101,6 +101,7 @@ def apply(
         if _finished(before):
             creator.journal.remember(name, _unremembered(before, creator.journal.remembered(name)))
             upkeep.protect(before.steps, world.project, world.kinds, creator)
+            upkeep.settle({}, world, engine.see, creator.now())
             done = Pass(before.steps)
         else:
             with Live() if output == "text" else Quiet() as watch:

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from core_base import Applier, Clock, action, edit, why, write
 from faulty_server import FaultyServer
 from memory_platform import MemoryPlatform, loses_reply
+from server_base import until
 
 from reconciler import project
 from reconciler.cli.main import main
@@ -259,3 +261,20 @@ def test_the_journal_of_an_older_version_gets_a_ledger(manifests: Path) -> None:
     applier.passes(3)
 
     assert JOB in applier.lines()
+
+
+def test_an_apply_that_finds_everything_done_settles_what_ended_meanwhile(
+    server: FaultyServer, tmp_path: Path, say: Say
+) -> None:
+    manifests = tree(tmp_path, server, prices={"gpu_hour": 3600})
+    for file in ("measure.yaml", "promote.yaml"):
+        (manifests / file).unlink()
+    started, _, _ = say("apply", manifests, "--no-wait")
+    until(lambda: "succeeded" in httpx.get(f"{server.url}/fine_tuning/jobs").text)
+
+    code, applied, _ = say("apply", manifests)
+    _, told, _ = say("costs", manifests, "--output", "json")
+
+    assert (7, 0) == (started, code), applied
+    assert "nothing to do" in applied
+    assert 0 == json.loads(told)["hours"]["reserved"] == json.loads(told)["usd"]["unknown"]
