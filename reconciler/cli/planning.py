@@ -85,6 +85,8 @@ def _detectable(compared: Compared) -> list[tuple[str, float | None]]:
 
 def write(out: Path, folder: Path, project: Project, platform: str, made: Plan) -> None:
     """Write a plan of a folder down. Raises ReconcilerError."""
+    if out.is_dir():
+        raise ReconcilerError(f"{out} is a folder; name the file to write with --out")
     saved = savedplan.save(
         made,
         session.estimates(project, platform, made),

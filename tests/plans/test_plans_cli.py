@@ -173,6 +173,7 @@ def test_what_was_not_approved_is_refused_by_name(tree: Path, say: Say, server: 
         (["apply", "manifests/train.jsonl"], "is no plan that this version reads"),
         (["apply", "--approved", "nowhere.json"], "nowhere.json cannot be read"),
         (["plan", "--out", "no/such/folder/plan.json"], "cannot be written"),
+        (["plan", "--out", "."], "is a folder; name the file to write"),
         (["plan", "--base", "nobody"], "git knows no commit nobody here"),
     ],
 )
