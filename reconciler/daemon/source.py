@@ -173,12 +173,13 @@ class Branch:
         self._kicked.set()
 
     def accept(self, revision: Revision, files: Iterable[Path], whole: bool) -> None:
-        used, newest = revision.commit or "", self._coming or self.commit() or ""
+        used = revision.commit or ""
+        newer = {self.commit() or "", self._coming or ""}
         if whole:
             with contextlib.suppress(OSError):  # then a restart begins with an older one
                 self._good.write_text(used)
         self.checkout.show(used)
-        self.checkout.keep({used, newest, self._good_commit(), *map(self.checkout.commit_of, files)})
+        self.checkout.keep({used, *newer, self._good_commit(), *map(self.checkout.commit_of, files)})
 
     def stop(self) -> None:
         self._stopped = True
