@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from daemon_base import Origin, git, running
 from faulty_server import FaultyServer
+from git_host import hosting
 
 TRAIN = "train.yaml"
 
@@ -245,3 +246,24 @@ def test_a_revision_shares_what_it_has_in_common_with_the_one_before(origin: Ori
     checkout.keep([second])
     assert [second] == [path.name for path in (tmp_path / "home" / "revisions").iterdir() if path.is_dir()]
     assert os.readlink(after / "releases").endswith("releases")
+
+
+def test_a_host_that_wants_a_token_gets_it(origin: Origin, url: str, tmp_path: Path) -> None:
+    first, secret = origin.write(url, "  publish: push\n"), "host-canary-token"
+    git(origin.bare, "config", "http.receivepack", "true")
+    with hosting(tmp_path, secret) as (host, users):
+        follow_ = ["--git", f"{host}/origin.git", "--path", "manifests", "--git-token-env", "DEMO_TOKEN"]
+        more = ["--home", str(tmp_path / "home"), "--interval", "0.3"]
+        with running(tmp_path / "log", *follow_, *more, env={"DEMO_TOKEN": "guess"}) as daemon:
+            refused = daemon.until("source.failed")["error"]
+            daemon.stop()
+        with running(tmp_path / "log", *follow_, *more, env={"DEMO_TOKEN": secret}) as daemon:
+            assert first == daemon.until("revision.found")["commit"]
+            commit = daemon.until("release.published")["commit"]
+            daemon.stop()
+
+    assert "does not let in the token in DEMO_TOKEN" in refused
+    assert "guess" not in refused
+    assert commit == origin.tip
+    assert {"x-access-token"} == set(users)
+    assert secret not in daemon.log.read_text()
