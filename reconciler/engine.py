@@ -18,8 +18,7 @@ from reconciler.kind import Action, Ask, Decision, Halt, Kind, Observed, Progres
 from reconciler.money.accounts import Accounts
 from reconciler.plan import Guard, Step
 from reconciler.policy import Policies
-from reconciler.resource import Address, Desired, Wanted
-from reconciler.selection import LEFT_OUT
+from reconciler.resource import LEFT_OUT, Address, Desired, Wanted
 from reconciler.world import Platform, Upload
 
 ACTING = (Action.CREATE, Action.UPDATE)

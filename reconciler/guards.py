@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from reconciler.kind import Action, Decision, Halt
 from reconciler.kinds.project import ProjectSpec
 from reconciler.plan import Guard, Step
-from reconciler.selection import LEFT_OUT
+from reconciler.resource import LEFT_OUT
 
 
 def of(project: ProjectSpec) -> tuple[Guard, ...]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from reconciler import adoption, supersede
 from reconciler.fingerprint import dotted
 from reconciler.kind import Action, Decision, Kind, Needs, Observed, Seen, Unseen
-from reconciler.resource import Address, Desired, Wanted
+from reconciler.resource import LEFT_OUT, Address, Desired, Wanted
 
 Actual = Mapping[str, Seen | Unseen]  # by kind
 DIGEST = 8  # bytes of every row's digest
@@ -170,6 +170,8 @@ def _unguarded(
     decision = kind.decide(wanted, seen, ready, evidence)
     if wanted.adopts and decision.action is Action.CREATE and not kind.measures:
         return Step(wanted, Decision(Action.BLOCK, adoption.lacking(wanted, kind, seen)))
+    if LEFT_OUT in wanted.facts:
+        decision = replace(decision, duplicates=())
     decision = supersede.decide(wanted, kind.noun, seen, decision, asked)
     waiting = tuple(dict.fromkeys(_waiting(wanted, ready, steps)))
     if decision.action is Action.KEEP and decision.observed is None:

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from pydantic import Field as PydanticField
 
 API_VERSION = "reconciler/v1"
+LEFT_OUT = "left_out"  # in the facts of what is not to be touched: the pattern that says so
+ASKED_BESIDE = "asked_beside"  # in the facts of a part of a tree: the fingerprints that the rest of it wants
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 

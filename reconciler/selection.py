@@ -13,9 +13,7 @@ from msgspec.structs import replace
 
 from reconciler.errors import ReconcilerError
 from reconciler.loader import did_you_mean
-from reconciler.resource import Address, Desired
-
-LEFT_OUT = "left_out"  # in the facts of what is not to be touched: the pattern that says so
+from reconciler.resource import ASKED_BESIDE, LEFT_OUT, Address, Desired
 
 
 class Choice(NamedTuple):
@@ -47,8 +45,11 @@ def only(desired: Desired, targets: Sequence[str], excludes: Sequence[str]) -> D
         chosen |= {address for address in desired if address.kind == "Project"}
     _matching(desired, excludes)
     part: Desired = {}
+    rest = [wanted.fingerprint for address, wanted in desired.items() if address not in chosen]
     for address, wanted in desired.items():
         if address in chosen:
+            if rest and wanted.body.get("on_supersede"):
+                wanted = replace(wanted, facts=wanted.facts | {ASKED_BESIDE: rest})
             pattern = next((each for each in excludes if fnmatchcase(str(address), each)), None)
             part[address] = replace(wanted, facts=wanted.facts | {LEFT_OUT: pattern}) if pattern else wanted
     return part

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from reconciler.kind import Action, Decision, Observed, Seen, State
-from reconciler.resource import COSMETIC, Wanted
+from reconciler.resource import ASKED_BESIDE, COSMETIC, Wanted
 
 OnSupersede = Annotated[
     Literal["keep", "cancel", "finish"],
@@ -38,8 +38,9 @@ def decide(wanted: Wanted, noun: str, seen: Seen, decision: Decision, asked: Col
 
 
 def _superseded(wanted: Wanted, seen: Seen, asked: Collection[str]) -> Iterator[Observed]:
+    wants = {*asked, *wanted.facts.get(ASKED_BESIDE, ())}
     for fingerprint, hits in seen.by_fingerprint.items():
         for each in hits:
             own = each.stamp is not None and each.stamp.address == str(wanted.address)
-            if own and each.state is State.WORKING and fingerprint not in asked:
+            if own and each.state is State.WORKING and fingerprint not in wants:
                 yield each
