@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from reconciler import adoption, engine, pruning
-from reconciler.creation import Creator
+from reconciler.creation import WINDOW, Creator
 from reconciler.engine import Sight, World
 from reconciler.errors import PlatformError, Rejected
 from reconciler.journal import Journal
@@ -33,11 +33,14 @@ class Pruned:
     failed: Mapping[str, str] = field(default_factory=dict)  # id → why it still stands, or may
 
 
-def survey(sight: Sight, world: World, journal: Journal | None, *, empty: bool = False) -> Holdings:
+def survey(
+    sight: Sight, world: World, journal: Journal | None, now: float, *, empty: bool = False
+) -> Holdings:
     """
     All that stands of a project, also what no manifest declares; nothing is written.
 
-    `empty` believes lists that came back empty although something was applied. Raises ReconcilerError.
+    `now` is in unix seconds; `empty` believes lists that came back empty although something was applied.
+    Raises ReconcilerError.
     """
     actual: dict[str, Seen | Unseen] = {}
     kinds = [kind for kind in world.kinds.values() if kind.collection]
@@ -48,7 +51,8 @@ def survey(sight: Sight, world: World, journal: Journal | None, *, empty: bool =
         return Holdings(world.project, actual)
     book, name = OwnBook(journal), world.platform.name
     doubts = [f"{each.address} was asked for and is not seen yet; nothing is deleted until it is"
-              for each in journal.open_intents(name).values()]  # fmt: skip
+              for each in journal.open_intents(name).values()
+              if now < each.opened_at + WINDOW]  # fmt: skip
     if not empty:
         doubts += _vanished(sight.desired, actual, world, book.stood(name))
     return Holdings(world.project, actual, book.words(name), book.gone(name), next(iter(doubts), ""))
@@ -59,9 +63,10 @@ def prune(
 ) -> Pruned:
     """Delete what may go of what `desired`, which is all that is declared, does not want any more."""
     sight = engine.look(desired, world)
-    holdings = survey(sight, world, creator.journal, empty=empty)
-    for id in [] if holdings.why_not else pruning.emptied(sight.desired, world.kinds, holdings):
-        OwnBook(creator.journal).went(world.platform.name, id, creator.now())  # a delete whose reply was lost
+    holdings = survey(sight, world, creator.journal, creator.now(), empty=empty)
+    for id, left in [] if holdings.why_not else pruning.emptied(sight.desired, world.kinds, holdings):
+        if world.platform.get(left.collection, left.id) is None:  # a list that lacks it says too little
+            OwnBook(creator.journal).went(world.platform.name, id, creator.now())
     deletions = pruning.decide(sight.desired, desired, world.kinds, holdings, policy)
     deletions = world.policies.spare(deletions) if world.policies else deletions
     return carry_out(deletions, world, creator, by)

@@ -58,6 +58,11 @@ class Project:
     def releases(self) -> Path:
         return (self.home or self.root) / "releases"
 
+    @property
+    def prunes(self) -> bool:
+        """Whether an apply deletes what nobody wants: never what is a part, or is suspended."""
+        return self.spec.prune and self.whole and not self.spec.suspend
+
     def part(self, choice: Choice) -> "Project":
         """The project as far as somebody chose it. Raises ReconcilerError for what it does not have."""
         if choice == ALL:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from reconciler.kind import Kind, Observed, Seen, Stamp, State, Unseen
+from reconciler.kind import Kind, Observed, Removal, Seen, Stamp, State, Unseen
 from reconciler.plan import Deletion
 from reconciler.protection import Shield, Words
 from reconciler.resource import Address, Desired
@@ -93,13 +93,14 @@ def found(kinds: Mapping[str, Kind], holdings: Holdings) -> dict[Key, Observed]:
     return {(kind, each.id): each for kind, each in holdings.ours() if _ends(kind, each, kinds, holdings)}
 
 
-def emptied(desired: Desired, kinds: Mapping[str, Kind], holdings: Holdings) -> Iterator[str]:
-    """The ids of what nobody wants and left nothing behind any more, but is listed all the same."""
+def emptied(desired: Desired, kinds: Mapping[str, Kind], holdings: Holdings) -> Iterator[tuple[str, Removal]]:
+    """The ids of what nobody wants, is listed, and left behind something that is not."""
     asked = {(address.kind, wanted.fingerprint) for address, wanted in desired.items()}
     for kind, each in holdings.ours():
         unwanted = each.stamp is not None and (kind, each.stamp.fingerprint) not in asked
-        if unwanted and kinds[kind].removal(each) and not _ends(kind, each, kinds, holdings):
-            yield each.id
+        left = kinds[kind].removal(each) if unwanted else None
+        if left and not _ends(kind, each, kinds, holdings):
+            yield each.id, left
 
 
 def obstacles(

@@ -161,7 +161,7 @@ def _decide(project: Project, name: str, world: engine.World) -> Plan:
     sight = engine.look(project.desired, world)
     if sight.unseen:
         raise Unreachable(next(iter(sight.unseen.values())))
-    goes = deletions.planned(project, sight, world, lambda: session.peek(project))
+    goes = deletions.planned(project, sight, world, lambda: session.peek(project), time.time())
     made = planning.make(sight.desired, world.kinds, sight.actual, sight.evidence, {}, world.guards)
     if not made.pending:
         return made.pruned(goes)

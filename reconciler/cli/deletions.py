@@ -19,21 +19,21 @@ if TYPE_CHECKING:  # the database library is only loaded by those who need it
 
 
 def planned(
-    project: Project, sight: Sight, world: World, peek: "Callable[[], Journal | None]"
+    project: Project, sight: Sight, world: World, peek: "Callable[[], Journal | None]", now: float
 ) -> tuple[Deletion, ...]:
-    """What an apply would delete. Nothing where somebody chose a part of the tree. Raises ReconcilerError."""
-    if not project.spec.prune or not project.whole:
+    """What an apply would delete; `now` is in unix seconds. Raises ReconcilerError."""
+    if not project.prunes:
         return ()
     from reconciler import ownership, pruning
 
-    holdings = ownership.survey(sight, world, peek())
+    holdings = ownership.survey(sight, world, peek(), now)
     goes = pruning.decide(sight.desired, project.desired, world.kinds, holdings, pruning.Policy())
     return world.policies.spare(goes) if world.policies else goes
 
 
 def pruned(project: Project, world: World, creator: "Creator", done: Pass) -> "Pruned | None":
     """Delete what nobody wants, once everything else is as wanted."""
-    if not project.spec.prune or not project.whole or not done.settled or done.failed:
+    if not project.prunes or not done.settled or done.failed:
         return None
     from reconciler import ownership, pruning
 

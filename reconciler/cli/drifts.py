@@ -25,7 +25,7 @@ def tell(folder: Path, output: str, platform: str | None, days: int) -> int:
         if sight.unseen:
             raise Unreachable(next(iter(sight.unseen.values())))
         journal = session.peek(project)
-        holdings = ownership.survey(sight, world, journal, empty=True)
+        holdings = ownership.survey(sight, world, journal, time.time(), empty=True)
         steps = planning.make(
             sight.desired, world.kinds, sight.actual, sight.evidence, {}, world.guards
         ).steps

@@ -1,6 +1,7 @@
 """What belongs to a project: delete what nobody wants, take down all of it, adopt what was made elsewhere."""
 
 import json
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -56,7 +57,7 @@ def destroy(
         return _pending(found)
     with session.writing(project, name, trains=False) as (world, creator):
         sight = engine.look(project.desired, world)
-        holdings = ownership.survey(sight, world, creator.journal, empty=empty)
+        holdings = ownership.survey(sight, world, creator.journal, creator.now(), empty=empty)
         found = pruning.decide(sight.desired, project.desired, world.kinds, holdings, policy)
         _unhindered(found, project, holdings, releases)
         done = ownership.carry_out(found, world, creator, by)
@@ -96,7 +97,8 @@ def _surveyed(project: Project, name: str, *, empty: bool) -> tuple[Sight, Holdi
         sight = engine.look(project.desired, world)
         if sight.unseen and len(sight.unseen) == len(sight.actual):
             raise Unreachable(next(iter(sight.unseen.values())))
-        return sight, ownership.survey(sight, world, session.peek(project), empty=empty), world.kinds
+        holdings = ownership.survey(sight, world, session.peek(project), time.time(), empty=empty)
+        return sight, holdings, world.kinds
 
 
 def _unhindered(found: Iterable[Deletion], project: Project, holdings: Holdings, releases: bool) -> None:

@@ -256,7 +256,7 @@ class Loop:
     def _prune(self, project: Project, world: World, hand: Hand) -> None:
         """Delete what nobody wants, where the project says so and all of its manifests can be read."""
         broken = self._loaded is not None and self._loaded.problems
-        if not project.spec.prune or not project.whole or broken or project.desired == self._clean:
+        if not project.prunes or broken or project.desired == self._clean:
             return
         pruned = ownership.prune(project.desired, world, hand, Policy(), "the daemon")
         for each in pruned.done:

@@ -111,7 +111,7 @@ class Owner(Applier):
     def holdings(self, *, empty: bool = False) -> Holdings:
         """All that stands of the project."""
         sight = engine.look(project.load(self.root).desired, self.world)
-        return ownership.survey(sight, self.world, self.journal, empty=empty)
+        return ownership.survey(sight, self.world, self.journal, self.clock.now(), empty=empty)
 
     def prune(self, policy: Policy = Policy(), *, empty: bool = False) -> Pruned:
         desired = project.load(self.root).desired

@@ -427,3 +427,15 @@ def test_two_projects_that_want_the_same_get_their_own(
         assert 0 == say("apply", each.root, "--target", "Dataset/*")[0]
 
     assert (2, 2) == (len(first.stamped("files")), len(second.stamped("files")))
+
+
+def test_a_suspended_project_deletes_nothing_by_itself(project: Told, say: Say) -> None:
+    project.spare()
+    say("apply", project.root, "--target", "Dataset/*")
+    (project.root / "spare.yaml").unlink()
+    edit(project.root / "project.yaml", "spec:\n", "spec:\n  prune: true\n  suspend: true\n")
+    files = project.stamped("files")
+
+    assert 0 == say("apply", project.root)[0]
+    assert files == project.stamped("files")
+    assert 2 == say("prune", project.root)[0]

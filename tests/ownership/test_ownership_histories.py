@@ -7,7 +7,7 @@ from typing import Any
 from core_base import FILES, Clock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from own_base import Owner, Shop, owner
 
 from reconciler import project, pruning
@@ -33,12 +33,14 @@ spec:
 
 
 class Histories(RuleBasedStateMachine):
-    @initialize()
-    def begin(self) -> None:
+    @initialize(protected=st.booleans())
+    def begin(self, protected: bool) -> None:
         self.folder = tempfile.TemporaryDirectory()
         root, clock = Path(self.folder.name), Clock()
         self.platform = Shop()
         self.other = owner(root / "other", self.platform, clock, "other")
+        (self.other.root / "spare.jsonl").write_text(FILES["train.jsonl"].replace("say", "tell"))
+        (self.other.root / "spare.yaml").write_text(SPARE)  # which no release leads to
         self.other.done()
         self.theirs = self.platform.standing()
         self.own: Owner = owner(root / "demo", self.platform, clock)
@@ -47,6 +49,8 @@ class Histories(RuleBasedStateMachine):
         self.declared = set(PARTS)
         self.protected: set[str] = set()
         self.write()
+        if protected:
+            self.protect()
         self.own.done()
 
     def teardown(self) -> None:
@@ -77,9 +81,8 @@ class Histories(RuleBasedStateMachine):
         self.declared |= {part, *PARTS[part]}
         self.write()
 
-    @precondition(lambda self: "spare.yaml" in self.declared)
-    @rule()
     def protect(self) -> None:
+        """Of a dataset that is declared, by its manifest; for ever."""
         text = self.texts["spare.yaml"]
         self.texts = {
             **self.texts,

@@ -6,6 +6,7 @@ import pytest
 from core_base import Clock, edit
 from own_base import Owner, Shop, owner, without
 
+from reconciler import ownership
 from reconciler.errors import Rejected, Unclear, Unreachable
 from reconciler.kind import Action
 from reconciler.pruning import Policy
@@ -275,3 +276,39 @@ def test_what_is_refused_keeps_what_it_needs(demo: Owner) -> None:
     assert "409: it is read" == pruned.failed[run]
     assert f"{measure} is needed by what could not be deleted" == pruned.failed[measure]
     assert [measure] == ids(demo, "evals")
+
+
+def test_destroying_ends_what_works_and_takes_everything_of_ours(
+    demo: Owner, tmp_path: Path, platform: Shop
+) -> None:
+    before = platform.standing()
+    other = owner(tmp_path / "theirs", platform, demo.clock, "theirs")
+    other.done()
+    theirs = platform.standing() - before
+    add_spare(demo)
+    demo.passes(3)  # its job runs
+    first, *_, last = (job for job in ids(demo, "fine_tuning/jobs") if job not in theirs)
+
+    found = demo.decided(Policy(everything=True))
+    done = ownership.carry_out(found, demo.world, demo.creator, "ada")
+
+    assert ({}, "cancelled") == (done.failed, platform.get("fine_tuning/jobs", last)["status"])  # type: ignore[index]
+    assert theirs | {first, last} == platform.standing()  # of a job, only its model can go
+    assert () == demo.decided(Policy(everything=True))
+    assert () == other.once().made
+
+
+def test_what_somebody_else_needs_is_not_destroyed(demo: Owner, platform: Shop) -> None:
+    [job] = ids(demo, "fine_tuning/jobs")
+    stamp = {
+        "reconciler_project": "theirs",
+        "reconciler_address": "PromotionRule/a",
+        "reconciler_fingerprint": "f",
+    }
+    alias = {"name": "theirs/a", "model": f"ft:{job}", "metadata": stamp, "created_at": 1}
+    platform.objects["reconciler/aliases"].append(alias)
+
+    kept = {each.observed.id: each.kept for each in demo.decided(Policy(everything=True))}
+
+    assert "release theirs/a of the project theirs leads to it, or led to it before" == kept[job]
+    assert "" == kept["demo/production"]
