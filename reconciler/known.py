@@ -57,6 +57,8 @@ class Looked(NamedTuple):
         """Whether a look would find the same."""
         if (self.root, self.given) != (str(root), variables.given(os.environ)):
             return False
+        if not self.files:
+            return False  # nothing was read from nothing; somebody put it there
         files, problems = walk(root)
         return not problems and files == self.files and all(stamp(each.path) == each for each in self.inputs)
 
