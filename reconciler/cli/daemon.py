@@ -1,5 +1,6 @@
 """`run`: what a daemon is put together from."""
 
+import math
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.selection import ALL, Choice
 
 KEPT = "reconciler-home"  # below the working folder
+LEAST = 0.5  # seconds between passes when nothing moves
 
 
 def run(
@@ -21,6 +23,8 @@ def run(
     http: Http | None,
     choice: Choice = ALL,
 ) -> int:
+    if not LEAST <= interval < math.inf:
+        raise ReconcilerError(f"--interval is {LEAST:g} s or more, not {interval:g}")
     if git is None and home is not None:
         raise ReconcilerError("--home goes with --git; without it everything is kept with the manifests")
     kept = (home or Path(os.environ.get("STATE_DIRECTORY") or KEPT)) if git else folder
