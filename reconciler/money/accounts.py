@@ -75,10 +75,14 @@ class Accounts:
             return {}
         entries = [line.entry for line in self.ledger.lines(self.project)] if self.ledger else []
         refused: dict[Address, str] = {}
+        counted: set[str] = set()  # what two ask for is made once
         for step in made.steps:
             estimate = estimates.get(step.address)
-            if not estimate or estimate == NOTHING or any(need in refused for need in step.after):
+            if not estimate or estimate == NOTHING or step.wanted.fingerprint in counted:
                 continue
+            if any(need in refused for need in step.after):
+                continue
+            counted.add(step.wanted.fingerprint)
             labels = step.wanted.labels
             if why := budgets.refusal(self.budgets, entries, labels, estimate, now):
                 refused[step.address] = why

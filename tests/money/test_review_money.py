@@ -8,10 +8,12 @@ import pytest
 from core_base import Applier, Clock, edit, why, write
 from memory_platform import MemoryPlatform
 
-from reconciler.kinds.project import ProjectSpec
+from reconciler import engine, plan
+from reconciler.kinds.project import BudgetSpec, ProjectSpec
 from reconciler.money.accounts import Accounts
 from reconciler.money.ledger import Ledger
 from reconciler.money.statement import Line
+from reconciler.resource import Address
 
 JOB, BASE_RUN = "FineTuneJob/tuned", "EvalRun/right@Model/base"
 PRICES = {"models": {"tiny-chat": {"input": 1, "output": 1, "training": 1000},
@@ -110,3 +112,23 @@ def test_one_project_does_not_settle_what_another_one_pays_for(manifests: Path) 
 
     assert {} == payer.ledger.unsettled("other", "memory")
     assert {} != payer.ledger.unsettled("demo", "memory")
+
+
+def test_what_two_ask_for_is_budgeted_once(manifests: Path) -> None:
+    payer = Payer(manifests, MemoryPlatform(), Clock())
+    job = (manifests / "train.yaml").read_text().partition("kind: FineTuneJob")[2]
+    twin = f"---\napiVersion: reconciler/v1\nkind: FineTuneJob{job.replace('tuned', 'twin')}"
+    (manifests / "twin.yaml").write_text(twin)
+    sight = engine.look(payer.desired, payer.world)
+    made = plan.make(sight.desired, payer.world.kinds, sight.actual, {}, {})
+    books = payer.world.accounts
+    assert books is not None
+    estimates = books.estimates(made)
+    most = estimates[Address.parse(JOB)].usd
+    assert most is not None
+    only = {each: estimates[each] for each in (Address.parse(JOB), Address.parse("FineTuneJob/twin"))}
+
+    once = replace(books, budgets=[BudgetSpec(usd=most.high * 1.5)])
+
+    assert {} == once.refusals(made, only, 1_000_000.0)
+    assert {} != replace(books, budgets=[BudgetSpec(usd=most.high / 2)]).refusals(made, only, 1_000_000.0)
