@@ -70,4 +70,4 @@ class Refused(ReconcilerError):
 
 def _by_place(problem: Problem) -> tuple[str, int, str]:
     path, _, line = problem.where.rpartition(":")
-    return (path, int(line), problem.what) if line.isdigit() else (problem.where, 0, problem.what)
+    return (path, int(line), problem.what) if line.isdecimal() else (problem.where, 0, problem.what)

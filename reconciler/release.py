@@ -258,7 +258,7 @@ def target(channel: Channel, to: str | None) -> Entry:
     Raises Refused for what was never released here.
     """
     earlier = list(channel.earlier())
-    if to is None or to.isdigit():
+    if to is None or to.isdecimal():
         back = int(to or 1)
         if not 1 <= back <= len(earlier):
             count = f"{len(earlier)} earlier release{'s' * (len(earlier) != 1)}"

@@ -23,7 +23,7 @@ class CanarySpec(Spec):
     share: float = Field(
         gt=0, lt=1, description="of users, by a hash of `user`; who names none gets the stable one"
     )
-    soak: str = Field(pattern=r"^[0-9]+(s|m|h|d)$", description="how long, e.g. 1h")
+    soak: str = Field(pattern=r"^[0-9]{1,9}(s|m|h|d)$", description="how long, e.g. 1h")
     rerun: list[Annotated[str, Ref("Eval")]] | None = Field(
         None, description="evals that are measured again on it then; those of all gates if unset"
     )

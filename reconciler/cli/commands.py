@@ -140,7 +140,8 @@ def serve(arguments: list[str]) -> None:
 def locate(wanted: Wanted, change: Change) -> str:
     """`path:line` of the field that changed, read again from the manifest."""
     parts: list[str | int] = [
-        int(p) if p.isdigit() else p.replace("~1", "/").replace("~0", "~") for p in change.at.split("/")[1:]
+        int(p) if p.isdecimal() and len(p) < 10 else p.replace("~1", "/").replace("~0", "~")
+        for p in change.at.split("/")[1:]
     ]
     if wanted.implied or not parts or parts[0] in ("facts", "runs"):
         return wanted.where

@@ -43,7 +43,7 @@ class Address:
     def parse(cls, text: str) -> "Address":
         """`HOST:PORT`, `:PORT` or `[::1]:PORT`; the host is this machine unless named. Raises ReconcilerError."""
         host, colon, port = text.rpartition(":")
-        if not colon or not port.isdigit() or int(port) > 65535:
+        if not colon or not port.isdecimal() or int(port) > 65535:
             raise ReconcilerError(f"--http {text} is no address; write HOST:PORT, such as 127.0.0.1:8321")
         return cls(host.strip("[]") or "127.0.0.1", int(port))
 
@@ -139,7 +139,7 @@ class Server:
 
     async def _history(self, request: Request) -> Response:
         limit = request.query_params.get("limit", "50")
-        if not limit.isdigit() or not 1 <= int(limit) <= MOST:
+        if not limit.isdecimal() or len(limit) > 9 or not 1 <= int(limit) <= MOST:
             return _error(400, f"limit is a number from 1 to {MOST}")
         events = await asyncio.to_thread(self._events, int(limit))
         return Response(wire.history(events).model_dump_json(), media_type="application/json")
@@ -147,7 +147,7 @@ class Server:
     async def _reconcile(self, request: Request) -> Response:
         """Answer once a pass has ended that began after this was asked, with manifests looked at after it."""
         text = request.query_params.get("timeout", "60")
-        if not text.replace(".", "", 1).isdigit() or float(text) > LONGEST:
+        if not text.replace(".", "", 1).isdecimal() or float(text) > LONGEST:
             return _error(400, f"timeout is a number of seconds up to {LONGEST:.0f}")
         ticket = self._board.ticket()
         self._kick(ticket)
