@@ -132,6 +132,9 @@ def apply(job: Job, timeout: float | None) -> int:
             return _ended(job, Told(0, said, markup.text(said)))
         try:
             commits = git.recent(job.folder, TOGETHER)
+            if commits[0] != runner.commit:
+                what = f"{commits[0][:8]} is checked out, and this job is for {runner.commit[:8]}"
+                raise ReconcilerError(f"{what}; check out without another ref")
             approval = approved.gathered(github, commits, runner.branch, job.names)
             number = approval.number
             with tempfile.TemporaryDirectory(prefix="reconciler-approved-") as kept:
