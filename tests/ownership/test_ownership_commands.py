@@ -1,10 +1,12 @@
 """What belongs to a project, on a real platform: drift, prune, destroy, adopt, and parts of a tree."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
@@ -52,11 +54,7 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["reconciler", *map(str, arguments)])
-        with monkeypatch.context() as environment, pytest.raises(SystemExit) as ended:
-            for name in ("EPOCHS", "BASE"):  # what --set says, it says to this process
-                environment.delenv(f"RECONCILER_SET_{name}", raising=False)
-                environment.setenv(f"RECONCILER_SET_{name}", "")
-                environment.delenv(f"RECONCILER_SET_{name}")
+        with mock.patch.dict(os.environ), pytest.raises(SystemExit) as ended:  # --set speaks to its process
             main()
         assert isinstance(ended.value.code, int)
         return ended.value.code, *capsys.readouterr()
@@ -439,3 +437,22 @@ def test_a_suspended_project_deletes_nothing_by_itself(project: Told, say: Say) 
     assert 0 == say("apply", project.root)[0]
     assert files == project.stamped("files")
     assert 2 == say("prune", project.root)[0]
+
+
+def test_a_value_is_given_on_the_command_line_for_one_command(project: Told, say: Say) -> None:
+    variables = "spec:\n  variables: {EPOCHS: {default: 3}}\n"
+    edit(project.root / "project.yaml", "spec:\n", variables)
+    edit(project.root / "train.yaml", "n_epochs: 2", "n_epochs: '${EPOCHS}'")
+    say("apply", project.root, "--target", "FineTuneJob/tuned")
+
+    assert 0 == say("plan", project.root, "--target", "FineTuneJob/tuned", "--set", "EPOCHS=3")[0]
+    code, printed, _ = say("plan", project.root, "--target", "FineTuneJob/tuned", "--set", "EPOCHS=4")
+    assert (2, True) == (code, "n_epochs: 3 → 4" in printed)
+    assert 0 == say("plan", project.root, "--target", "FineTuneJob/tuned")[0]
+    code, _, error = say("plan", project.root, "--set", "EPOCH=4")
+    assert (1, True) == (
+        code,
+        "--set EPOCH: the Project declares no variable EPOCH; did you mean EPOCHS?" in error,
+    )
+    code, _, error = say("plan", project.root, "--set", "EPOCHS")
+    assert (1, True) == (code, "EPOCHS is no NAME=VALUE" in error)
