@@ -14,6 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PURE = (
         "savedplan", "compare", "policy", "rowshapes", "cli/comment", "cli/markup", "cli/terms",
+        "ci/checks", "cli/citext",
         "cost", "money/budgets", "money/expense", "money/pace", "money/statement",
         "backoff", "resource", "fingerprint", "complaints", "kind", "plan", "supersede", "drift", "gates", "evidence",
         "foresight", "intent", "errors", "world", "cli/render", "cli/schemas", "cli/summary",

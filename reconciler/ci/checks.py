@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from reconciler.errors import Problem
-
 Level = Literal["notice", "warning", "failure"]
 AT_ONCE = 50  # annotations that GitHub takes in one request
 MOST = 300  # annotations of one check
@@ -94,11 +92,6 @@ def placed(where: str) -> tuple[str, int] | None:
     """The file and line of a `path:line`."""
     found = _PLACE.fullmatch(where)
     return (found[1], int(found[2])) if found else None
-
-
-def problem_text(problems: Iterable[Problem]) -> str:
-    """What is wrong with manifests, one a line."""
-    return "\n".join(map(str, problems))
 
 
 def _output(check: Check, remarks: Sequence[Remark]) -> dict[str, Any]:
