@@ -86,7 +86,7 @@ class Cel:
         if self._process is None:
             if importlib.util.find_spec("cel_expr_python") is None:
                 raise ReconcilerError(
-                    "policies are written in CEL; pip install 'reconciler[policies]' to use them"
+                    "policies are written in CEL; install reconciler with its extra `policies` to use them"
                 )
             kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH", "LANG") if key in os.environ}
             self._process = subprocess.Popen(

@@ -1,6 +1,7 @@
 """Databases as we use them: opened by URL, durable, and a sentence for everything that can be wrong with one."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
@@ -8,11 +9,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import NullPool
 
+from reconciler import holder
 from reconciler.errors import ReconcilerError
 
 SQLITE = "sqlite:///"
 LOCK = 0x7265636F  # who makes tables holds it
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000")
+PATIENCE = 30_000  # milliseconds
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={PATIENCE}")
+# who is stopped inside a transaction keeps nobody waiting for longer
+IMPATIENT = "SET idle_in_transaction_session_timeout = '10s'"
 
 
 def writing(url: str) -> Engine:
@@ -21,6 +26,8 @@ def writing(url: str) -> Engine:
     if url.startswith(SQLITE):
         event.listen(opened, "connect", _durable)
         event.listen(opened, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
+    elif opened.dialect.name == "postgresql":
+        event.listen(opened, "connect", _impatient)
     return opened
 
 
@@ -33,7 +40,7 @@ def reading(url: str) -> Engine:
         raise ReconcilerError(f"{what}; write postgresql://user:password@host/name") from None
     except ModuleNotFoundError as error:
         what = f"the database needs the package {error.name}, which is not installed"
-        raise ReconcilerError(f"{what}; pip install 'reconciler[postgres]'") from None
+        raise ReconcilerError(f"{what}; install reconciler with its extra `postgres`") from None
 
 
 def make(opened: Engine, tables: Sequence[Table]) -> None:
@@ -57,6 +64,13 @@ def broken(opened: Engine, error: DatabaseError) -> ReconcilerError:
     """What is wrong with the journal's database, in one sentence that has no password."""
     said = str(error.orig).partition("\n")[0].strip()
     place = opened.url.render_as_string()
+    if opened.dialect.name == "sqlite" and "is locked" in said:
+        file = Path(opened.url.database or "")
+        who = " and ".join(f"process {pid}" for pid in holder.writers(file)) or "another process"
+        what = f"{who} has not let go of it for {PATIENCE // 1000} s"
+        return ReconcilerError(
+            f"the journal at {place} cannot be used: {what}; end that process, or wait for it"
+        )
     return ReconcilerError(f"the journal at {place} cannot be used: {said}; {_advice(opened, error)}")
 
 
@@ -75,3 +89,10 @@ def _durable(connection: Any, _: Any) -> None:
     for pragma in PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _impatient(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(IMPATIENT)
+    cursor.close()
+    connection.commit()

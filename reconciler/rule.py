@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -168,12 +169,20 @@ def trials(spec: PromotionRuleSpec, results: Results, itself: str | None = None)
             tuple(
                 _nothing(spec, rule, candidate == itself, candidate in cases)
                 if void(candidate, index)
-                else next(tried[candidate])
+                else _named(spec, index, next(tried[candidate]))
                 for index, rule in rules.items()
             ),
         )
         for candidate in spec.names
     ]
+
+
+def _named(spec: PromotionRuleSpec, index: int, judgement: Judgement) -> Judgement:
+    """With the eval's name where the rule asks more than one."""
+    names = [gate.eval.removeprefix("Eval/") for gate in spec.gates]
+    if len(set(names)) == 1:
+        return judgement
+    return replace(judgement, sentence=f"{names[index]} {judgement.sentence}")
 
 
 def _nothing(spec: PromotionRuleSpec, rule: Rule, itself: bool, others: bool) -> Judgement:

@@ -176,7 +176,7 @@ class Server:
             return
         if said.startswith("ModuleNotFoundError"):
             raise Unreachable(
-                f"the embedded platform is not installed ({said}); run: pip install 'reconciler[platform]'"
+                f"the embedded platform is not installed ({said}); install reconciler with its extra `platform`"
             )
         raise Unreachable(
             f"the embedded platform of {self.data} did not start: {said}; its log is {self.log}"

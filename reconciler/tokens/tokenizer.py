@@ -71,7 +71,7 @@ def folder_of(model: Mapping[str, Any], facts: Mapping[str, Any], hubs: Sequence
 def load(folder: Path) -> Tokenizer | str:
     """The tokenizer in a model folder, or why there is none to count with."""
     if missing := [name for name in ("tokenizers", "jinja2") if importlib.util.find_spec(name) is None]:
-        return f"counting needs {' and '.join(missing)}; install reconciler[platform]"
+        return f"counting needs {' and '.join(missing)}; install reconciler with its extra `platform`"
     try:
         texts = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
         config, about, told, named = (
