@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "core"))  # the platform in memory and the tree of every kind
+# the platform in memory and the tree of every kind, and a daemon as a process of its own
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("core", "daemon")]
 
 from memory_server import MemoryServer
 

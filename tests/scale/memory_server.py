@@ -70,7 +70,7 @@ class MemoryServer:
         if path not in self.platform.objects and (found := self.platform.get(collection, unquote(id))):
             return 200, found
         if path not in self.platform.objects and not re.fullmatch(
-            r"[a-z_/]+|evals/.+/runs(/.+)?|.+/events", path
+            r"[a-z_/]+|evals/.+/runs(/.+)?|.+/(events|checkpoints)", path
         ):
             return 404, {"error": {"message": f"no such object: {id}", "code": "not_found"}}
         where = {key: value for key, value in query.items() if key.startswith("metadata[")}
