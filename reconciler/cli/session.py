@@ -62,18 +62,20 @@ def writing(
 
     `commit` tells which one the manifests are at; git is asked in their folder if unset.
     """
+    from reconciler import owner
     from reconciler.holder import me
     from reconciler.journal import Journal
 
     keep(project.data)
     journal = Journal.open(project.journal_url(os.environ))
+    series = owner.series(journal, project.name, shared=project.spec.journal is not None)
     with _platform(project, name, write=True, trains=trains) as platform:
         books = accounts(project, name, journal).opened()
         world = World(
             project.name, _kinds(project), _releasing(project, name, platform, commit), guards.of(project.spec),
             accounts=books, policies=policies(project, books.estimates), gone=gone(project, name),
         )  # fmt: skip
-        yield world, Creator(world.platform, journal, me(), time.time)
+        yield world, Creator(world.platform, journal, me(), time.time, series)
 
 
 def renewed(project: Project, world: World) -> World:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from reconciler import project
+from reconciler import owner, project
 from reconciler.cli import session
 from reconciler.cli.main import main
 from reconciler.errors import ReconcilerError
@@ -115,6 +115,26 @@ def test_looking_makes_no_table(tree: Path, postgres: str, monkeypatch: pytest.M
     assert {} == session.memory(project.load(tree), "local")
     with create_engine(postgres).begin() as db:
         assert not db.dialect.has_table(db, memory.name)
+
+
+def test_a_team_s_journal_serves_one_project(postgres: str) -> None:
+    journal = Journal.open(postgres)
+    mine = owner.series(journal, "mine", shared=True)
+
+    with pytest.raises(
+        ReconcilerError, match="belongs to the project mine; give yours a database of its own"
+    ):
+        owner.series(Journal.open(postgres), "yours", shared=True)
+
+    assert mine == owner.series(Journal.open(postgres), "mine", shared=True)
+
+
+def test_a_new_journal_asks_with_keys_of_its_own(tmp_path: Path) -> None:
+    journals = [Journal.at(tmp_path / name / "journal.db") for name in ("old", "new")]
+
+    names = [owner.series(journal, "demo", shared=False) for journal in journals]
+
+    assert names[0] != names[1]
 
 
 def other() -> Wanted:
