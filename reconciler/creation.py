@@ -4,26 +4,30 @@ How one object comes to be, paid for once.
 Claim, then an intent made durable, then one request, then one of four ends: *made*; *rejected*, which
 never will be; *busy*, which may be later; *unclear*, which may exist. Unclear is resolved by looking
 for the stamp in later passes, and by asking again with the same key where the platform honours it.
+
+The claim is kept alive for as long as the request takes, so only who died or slept ever loses it.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.backoff import backoff
-from reconciler.errors import Busy, Refused, Rejected, Unclear, Unreachable
+from reconciler.errors import Busy, ReconcilerError, Refused, Rejected, Unclear, Unreachable
 from reconciler.intent import LEASE, Claim, Intent
 from reconciler.kind import Ask
 from reconciler.resource import Wanted
-from reconciler.world import Object, Platform, Upload
+from reconciler.world import Object, Platform
 
 if TYPE_CHECKING:  # the database library is only loaded by those who write
     from reconciler.journal import Journal
     from reconciler.money.ledger import Reserve
 
 REFUSED = 300.0  # seconds before one process asks again for what was refused
-WINDOW = 120.0  # seconds after which an object that was asked for and is not seen does not exist
+WINDOW = 150.0  # seconds after which what was asked for and is not seen does not exist: a lease, a call, and some more
 
 
 class Made(NamedTuple):
@@ -75,11 +79,17 @@ class Creator:
     journal: "Journal"
     holder: str
     now: Callable[[], float]
+    series: str = ""  # the journal's own name: its first request is not another journal's first
     resting: dict[str, Rest] = field(default_factory=dict)  # by fingerprint
     chance: Callable[[], float] = lambda: 0.0  # spreads the pauses of many; 0..1
 
     def make(
-        self, wanted: Wanted, ask: Ask, open_intent: Intent | None, token: int, reserve: "Reserve | None" = None
+        self,
+        wanted: Wanted,
+        ask: Ask,
+        open_intent: Intent | None,
+        token: int,
+        reserve: "Reserve | None" = None,
     ) -> Made | Deferred | Failed | Declined:
         """
         `token` is how often the claim had been taken before we looked and saw nothing. `reserve` writes down
@@ -94,37 +104,48 @@ class Creator:
             return Deferred(
                 f"may exist already: asked for, no answer; looking for {left:.0f} s more", min(left, 5.0)
             )
-        claim = self.journal.claim(self.platform.name, wanted.fingerprint, self.holder, self.now())
+        since = self.now()
+        claim = self.journal.claim(self.platform.name, wanted.fingerprint, self.holder, since)
         if not isinstance(claim, Claim):
             return Deferred(f"being made by {claim.holder.rpartition(':')[0]}", 1.0)
         try:
             if claim.token != token + 1:
                 return Deferred("another process was at it since we looked; looking again", 0.0)
-            return self._ask(wanted, ask, claim, open_intent, reserve)
+            return self._ask(wanted, ask, claim, since, open_intent, reserve)
         except Refused as error:
             return Declined(str(error))
         finally:
             self.journal.release(claim)
 
     def _ask(
-        self, wanted: Wanted, ask: Ask, claim: Claim, doubted: Intent | None, reserve: "Reserve | None"
+        self,
+        wanted: Wanted,
+        ask: Ask,
+        claim: Claim,
+        since: float,
+        doubted: Intent | None,
+        reserve: "Reserve | None",
     ) -> Made | Deferred | Failed:
         intent = self.journal.open_intent(claim, wanted.address, self.now(), doubted, reserve)
         if intent is None:
             return Deferred("the claim was lost to another process", 1.0)
+        if self.now() >= since + LEASE:  # we slept, and somebody else may be at it
+            if not doubted:
+                self.journal.close_intent(intent, "unsent", self.now(), under=claim)
+            return Deferred("this process was held up before it asked; looking again", 0.0)
         try:
-            body = self._renewing(ask.body, claim)
-            key = f"{ask.project}.{wanted.fingerprint}.{intent.id}"
-            made = self.platform.create(ask.collection, body, key=key)
+            with self._kept(claim):
+                key = f"{ask.project}.{wanted.fingerprint}.{self.series}.{intent.id}"
+                made = self.platform.create(ask.collection, ask.body, key=key)
         except Rejected as error:
-            self.journal.close_intent(intent, "rejected", self.now())
+            self.journal.close_intent(intent, "rejected", self.now(), under=claim)
             return self._rest(wanted, Failed(str(error)), REFUSED)
         except Busy as error:
-            self.journal.close_intent(intent, "busy", self.now())
+            self.journal.close_intent(intent, "busy", self.now(), under=claim)
             pause = error.retry_after or self._growing(wanted, first=5.0)
             return self._rest(wanted, Deferred(str(error), pause), pause)
         except Unreachable as error:
-            self.journal.close_intent(intent, "unreachable", self.now())
+            self.journal.close_intent(intent, "unreachable", self.now(), under=claim)
             pause = self._growing(wanted, first=2.0)
             return self._rest(wanted, Deferred(str(error), pause), pause)
         except Unclear as error:
@@ -135,22 +156,23 @@ class Creator:
         self.resting.pop(wanted.fingerprint, None)
         return Made(made)
 
-    def _renewing(self, body: Mapping[str, Any], claim: Claim) -> Mapping[str, Any]:
-        """The same request; while a file of it is being sent, the claim is kept alive."""
-        upload = body.get("file")
-        if not isinstance(upload, Upload):
-            return body
-        renewed = self.now()
+    @contextlib.contextmanager
+    def _kept(self, claim: Claim) -> Iterator[None]:
+        """A claim that is renewed for as long as something is in flight."""
+        over = threading.Event()
 
-        def sent(done: int, total: int) -> None:
-            nonlocal renewed
-            if self.now() - renewed > LEASE / 3:
-                renewed = self.now()
-                self.journal.renew(claim, renewed)
-            if upload.progress:
-                upload.progress(done, total)
+        def keep() -> None:
+            while not over.wait(LEASE / 3):
+                with contextlib.suppress(ReconcilerError):  # it is tried again, and the intent stands
+                    self.journal.renew(claim, self.now())
 
-        return {**body, "file": replace(upload, progress=sent)}
+        keeper = threading.Thread(target=keep, name="claim", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            over.set()
+            keeper.join()
 
     def _rest(self, wanted: Wanted, end: Deferred | Failed, pause: float) -> Deferred | Failed:
         self.resting[wanted.fingerprint] = Rest(self.now() + pause, end, self._failures(wanted))

@@ -1,8 +1,11 @@
 """Who holds a claim, and whether they still can: a process of some host, told apart from a later one with its pid."""
 
 import os
+import re
 import socket
 from pathlib import Path
+
+WRITE_LOCK = 120  # the byte of SQLite's shared memory that a writer locks
 
 
 def me() -> str:
@@ -15,6 +18,17 @@ def alive(holder: str) -> bool:
     host, _, rest = holder.partition(":")
     pid, _, started = rest.partition(":")
     return host != socket.gethostname() or _started(int(pid)) == started
+
+
+def writers(database: Path) -> list[int]:
+    """The processes of this host that are writing to a SQLite database in WAL mode; none where that cannot be told."""
+    try:
+        inode = os.stat(f"{database}-shm").st_ino
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return []
+    writing = re.compile(rf"POSIX +\S+ +WRITE +(\d+) +\S+:{inode} {WRITE_LOCK} {WRITE_LOCK}$", re.MULTILINE)
+    return sorted({int(pid) for pid in writing.findall(locks) if int(pid) > 0})
 
 
 def _started(pid: int) -> str:

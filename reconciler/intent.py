@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-LEASE = 60.0  # seconds a claim is held without being renewed
+LEASE = 15.0  # seconds a claim is held without being renewed; who works renews it
 
 
 @dataclass(frozen=True)

@@ -197,17 +197,19 @@ class Journal:
         starts anew. `also` is done in the same transaction; what it raises leaves nothing open.
         """
         with self.write() as db:
-            held = db.execute(
-                select(claims.c.token)
-                .where(claims.c.platform == claim.platform, claims.c.fingerprint == claim.fingerprint)
-                .with_for_update()
-            ).scalar()
-            if held != claim.token:
+            if not self._holds(db, claim):
                 return None
             intent = self._renewed(db, doubted, now) if doubted else self._opened(db, claim, address, now)
             if also:
                 also(db, intent)
             return intent
+
+    @staticmethod
+    def _holds(db: Connection, claim: Claim) -> bool:
+        """Whether nobody took a claim since; nobody does before this transaction ends."""
+        mine = (claims.c.platform == claim.platform) & (claims.c.fingerprint == claim.fingerprint)
+        token = db.execute(select(claims.c.token).where(mine).with_for_update()).scalar()
+        return bool(token == claim.token)
 
     @staticmethod
     def _opened(db: Connection, claim: Claim, address: Address, now: float) -> Intent:
@@ -231,8 +233,18 @@ class Journal:
         db.execute(update(intents).where(intents.c.id == intent.id).values(opened_at=now))
         return replace(intent, opened_at=now)
 
-    def close_intent(self, intent: Intent, outcome: str, now: float, object_id: str | None = None) -> None:
+    def close_intent(
+        self,
+        intent: Intent,
+        outcome: str,
+        now: float,
+        object_id: str | None = None,
+        under: Claim | None = None,
+    ) -> None:
+        """Nobody has to look for its object; not ours to say any more if the claim `under` which we asked was lost."""
         with self.write() as db:
+            if under and not self._holds(db, under):
+                return
             closed = {"closed_at": now, "outcome": outcome, "object_id": object_id}
             db.execute(update(intents).where(intents.c.id == intent.id).values(closed))
             self._record(

@@ -6,7 +6,7 @@ import re
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class MemoryServer:
     def __init__(self) -> None:
         self.platform = MemoryPlatform(capabilities=CAPABILITIES)
         self.asked: Counter[str] = Counter()
+        self.at_request: Callable[[], None] = lambda: None  # called before and after each is answered
         self._lock = threading.RLock()
         self._folder = tempfile.TemporaryDirectory()
         self._upload = Path(self._folder.name) / "upload"
@@ -107,11 +108,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         url = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # broken off: nothing was asked
+            self.close_connection = True
+            return
         memory: MemoryServer = self.server.memory  # type: ignore[attr-defined]
+        memory.at_request()
         status, said = memory.answer(
             self.command, url.path.removeprefix("/v1/"), dict(parse_qsl(url.query)), body
         )
+        memory.at_request()
+        with contextlib.suppress(ConnectionError):  # nobody waits for it any more
+            self._reply(status, said)
+
+    def _reply(self, status: int, said: Any) -> None:
         content = json.dumps(said).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -65,7 +65,7 @@ def test_the_same_change_wanted_by_four_at_once_is_made_once_a_hundred_times(
         said.mkdir()
         commands = {name: ["apply", str(trees[name]), "--output", "json"] for name in APPLIERS}
 
-        with together(said, daemon=["run", str(trees["daemon"]), "--interval", "0.2"], **commands) as crowd:
+        with together(said, daemon=["run", str(trees["daemon"]), "--interval", "0.5"], **commands) as crowd:
             for name in APPLIERS:
                 crowd[name].join(LIMIT)
             crowd["daemon"].terminate()
