@@ -6,6 +6,7 @@ The clock starts when the new manifest is written and ends when its file arrives
 by a clock of its own, so it takes as long as its passes do.
 """
 
+import gc
 import json
 import logging
 import os
@@ -16,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -178,9 +178,7 @@ def hour(root: Path, seconds: float) -> None:
 
     def wait(moved: threading.Event, pause: float) -> bool:
         at[0] += pause
-        sizes.append(
-            (tracemalloc.get_traced_memory()[0], me.memory_info().rss, me.num_fds(), me.num_threads())
-        )
+        sizes.append((len(gc.get_objects()), me.memory_info().rss / 1e6, me.num_fds(), me.num_threads()))
         if at[0] >= end:
             loop.finish()
         return moved.is_set()
@@ -189,14 +187,12 @@ def hour(root: Path, seconds: float) -> None:
     board, chance = Board(), Chance(lambda: at[0], wait=wait)
     loop = Loop(Folder(root), Means(lambda: at[0]), None, 60.0, board, chance)
     began = time.process_time()
-    tracemalloc.start()
     loop.run()
-    tracemalloc.stop()
-    passes = board.passes.total()
+    spent, passes = time.process_time() - began, board.passes.total()
     print(
-        f"{seconds:.0f} s of virtual time: {passes} passes, {time.process_time() - began:.0f} s of CPU while traced"
+        f"{seconds:.0f} s of virtual time: {passes} passes, {spent / passes:.2f} s of CPU each, the stub's included"
     )
-    early, late = sizes[2], sizes[-1]
-    print(f"Python's memory {early[0] / 1e6:.1f} → {late[0] / 1e6:.1f} MB, resident {early[1] / 1e6:.0f} → "
-          f"{late[1] / 1e6:.0f} MB; wanted flat")  # fmt: skip
-    print(f"open files {early[2]} → {late[2]}, threads {early[3]} → {late[3]}")
+    print("by quarters of it, wanted flat:")
+    for name, place in (("objects", 0), ("resident MB", 1), ("open files", 2), ("threads", 3)):
+        quarters = [sizes[max(2, len(sizes) * n // 4 - 1)][place] for n in range(5)]
+        print(f"  {name:<12}{''.join(f'{each:>12,.0f}' for each in quarters)}")
