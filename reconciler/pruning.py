@@ -8,6 +8,7 @@ is still declared stay as rollback stock unless they are asked for. A fuse that 
 through: it is blown, and a person looks.
 """
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -29,6 +30,9 @@ class Policy(NamedTuple):
     superseded: bool = False  # also old versions of what is still declared
     fuse: int | None = None  # how many at most; None: 3, or a tenth of what stands if that is more
     everything: bool = False  # all of the project, its channels and what works included
+    before: float = (
+        math.inf
+    )  # unix seconds: what was made later stays, as an open pull request may have built it
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,13 @@ def decide(
     }
     shield, kept = Shield(manifests, holdings.words), dict[Key, str]()
     for key in doomed:
-        if why := holdings.why_not or shield.over(standing[key]) or _holds(key[0], standing[key], policy):
+        each = standing[key]
+        if (
+            why := holdings.why_not
+            or shield.over(each)
+            or _young(each, policy)
+            or _holds(key[0], each, policy)
+        ):
             kept[key] = why
     _needed(holdings, standing, doomed, kept)
     goes = [key for key in doomed if key not in kept]
@@ -126,6 +136,13 @@ def _ends(kind: str, each: Observed, kinds: Mapping[str, Kind], holdings: Holdin
     if removal and removal.collection == kinds["Model"].collection and isinstance(models, Seen):
         return removal.id in models.unstamped  # a job stays listed when its model is gone
     return removal is not None
+
+
+def _young(each: Observed, policy: Policy) -> str:
+    """Why something is too new to go by itself; empty where it is not."""
+    if each.created_at < policy.before:
+        return ""
+    return "made lately, perhaps by a pull request that is open; prune_after says how long such things stay"
 
 
 def _unwanted(kind: str, each: Observed, desired: Desired, asked: Collection[Key], policy: Policy) -> str:

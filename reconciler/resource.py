@@ -112,6 +112,11 @@ def _marks(annotation: Any, metadata: Any = ()) -> Iterator[Any]:
         yield from _marks(part)
 
 
+def seconds(text: str) -> int:
+    """How long `90s`, `30m`, `12h` or `7d` last."""
+    return int(text[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[text[-1]]
+
+
 class Need(NamedTuple):
     """One reference: the field it stands in and the resource it points to."""
 

@@ -11,7 +11,7 @@ from reconciler import foresight, gates
 from reconciler.evidence import Case, Measured, Rule
 from reconciler.gate import Gate
 from reconciler.gates import Judgement, Trial, Verdict
-from reconciler.resource import COSMETIC, Ref, ResourceSpec, Spec
+from reconciler.resource import COSMETIC, Ref, ResourceSpec, Spec, seconds
 from reconciler.subject import MODELS, Pair, Subject
 
 INCUMBENT = "incumbent"
@@ -31,7 +31,7 @@ class CanarySpec(Spec):
 
     @property
     def seconds(self) -> int:
-        return int(self.soak[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[self.soak[-1]]
+        return seconds(self.soak)
 
 
 class PriceSpec(Spec):

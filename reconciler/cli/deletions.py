@@ -27,7 +27,8 @@ def planned(
     from reconciler import ownership, pruning
 
     holdings = ownership.survey(sight, world, peek(), now)
-    goes = pruning.decide(sight.desired, project.desired, world.kinds, holdings, pruning.Policy())
+    policy = pruning.Policy(before=now - project.spec.prune_seconds)
+    goes = pruning.decide(sight.desired, project.desired, world.kinds, holdings, policy)
     return world.policies.spare(goes) if world.policies else goes
 
 
@@ -37,7 +38,8 @@ def pruned(project: Project, world: World, creator: "Creator", done: Pass) -> "P
         return None
     from reconciler import ownership, pruning
 
-    return ownership.prune(project.desired, world, creator, pruning.Policy(), "apply")
+    policy = pruning.Policy(before=creator.now() - project.spec.prune_seconds)
+    return ownership.prune(project.desired, world, creator, policy, "apply")
 
 
 def tell(pruned: "Pruned | None", output: str) -> int:

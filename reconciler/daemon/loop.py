@@ -258,7 +258,8 @@ class Loop:
         broken = self._loaded is not None and self._loaded.problems
         if not project.prunes or broken or project.desired == self._clean:
             return
-        pruned = ownership.prune(project.desired, world, hand, Policy(), "the daemon")
+        policy = Policy(before=hand.now() - project.spec.prune_seconds)
+        pruned = ownership.prune(project.desired, world, hand, policy, "the daemon")
         for each in pruned.done:
             log.info("object.deleted", kind=each.kind, id=each.observed.id, why=each.why)
         for id, why in pruned.failed.items():

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from reconciler.errors import ManifestError, Problem
 from reconciler.kind import Action, Decision, Kind, Needs, Seen
 from reconciler.prices import Book, Price
-from reconciler.resource import COSMETIC, ResourceSpec, Spec, Wanted
+from reconciler.resource import COSMETIC, ResourceSpec, Spec, Wanted, seconds
 from reconciler.variables import NAME
 
 
@@ -139,6 +139,10 @@ class ProjectSpec(ResourceSpec):
     prune: Annotated[bool, COSMETIC] = Field(
         False, description="delete what no manifest wants any more and nothing needs"
     )
+    prune_after: Annotated[str, COSMETIC] = Field(
+        "7d", pattern=r"^[0-9]{1,6}(s|m|h|d)$", description="how long what nobody wants stays before that; "
+        "long enough for a pull request that built it to be merged",
+    )  # fmt: skip
     variables: Annotated[dict[VariableName, VariableSpec], COSMETIC] = Field(
         default_factory=dict, description="by name; given by --set NAME=VALUE or RECONCILER_VAR_NAME"
     )
@@ -150,6 +154,10 @@ class ProjectSpec(ResourceSpec):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two policies are named {twice}; rename one")
         return self
+
+    @property
+    def prune_seconds(self) -> int:
+        return seconds(self.prune_after)
 
     @model_validator(mode="after")
     def _known(self) -> "ProjectSpec":

@@ -161,7 +161,7 @@ def test_a_lost_reply_to_a_delete_is_looked_at_again(project: Told, say: Say, se
 
 def test_a_project_that_prunes_does_so_with_every_apply(project: Told, say: Say) -> None:
     project.spare()
-    edit(project.root / "project.yaml", "spec:\n", "spec:\n  prune: true\n")
+    edit(project.root / "project.yaml", "spec:\n", "spec:\n  prune: true\n  prune_after: 0s\n")
     assert 0 == say("apply", project.root)[0]
     (project.root / "spare.yaml").unlink()
 
@@ -431,7 +431,9 @@ def test_a_suspended_project_deletes_nothing_by_itself(project: Told, say: Say) 
     project.spare()
     say("apply", project.root, "--target", "Dataset/*")
     (project.root / "spare.yaml").unlink()
-    edit(project.root / "project.yaml", "spec:\n", "spec:\n  prune: true\n  suspend: true\n")
+    edit(
+        project.root / "project.yaml", "spec:\n", "spec:\n  prune: true\n  prune_after: 0s\n  suspend: true\n"
+    )
     files = project.stamped("files")
 
     assert 0 == say("apply", project.root)[0]

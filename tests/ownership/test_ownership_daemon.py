@@ -17,7 +17,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyServer]:
 
 def test_a_daemon_prunes_and_a_broken_manifest_lets_nothing_go(tmp_path: Path, server: FaultyServer) -> None:
     tree = write(tmp_path / "manifests", {file: FILES[file] for file in ("train.yaml", "train.jsonl")})
-    (tree / "project.yaml").write_text(PROJECT.format(url=server.url, more="  prune: true\n"))
+    (tree / "project.yaml").write_text(
+        PROJECT.format(url=server.url, more="  prune: true\n  prune_after: 0s\n")
+    )
     (tree / "more.jsonl").write_text(FILES["train.jsonl"].replace("say", "tell"))
     more = FILES["train.yaml"].split("---\n")[1].replace("train", "more")
     (tree / "more.yaml").write_text(more)

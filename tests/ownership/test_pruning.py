@@ -57,6 +57,21 @@ def test_what_lost_its_manifest_goes_dependents_first(demo: Owner) -> None:
     assert [] == [each for each in demo.decided() if not each.kept]
 
 
+def test_what_a_pull_request_may_have_built_lately_does_not_go_by_itself(demo: Owner) -> None:
+    add_spare(demo)
+    demo.done()
+    (demo.root / "spare.yaml").unlink()
+    made = max(each["created_at"] for each in demo.platform.objects["fine_tuning/jobs"])
+
+    young = demo.decided(Policy(before=made))
+    old = demo.decided(Policy(before=made + 1))
+
+    assert {True} == {
+        "perhaps by a pull request" in each.kept for each in young if each.kind == "FineTuneJob"
+    }
+    assert {""} == {each.kept for each in old}
+
+
 def test_each_deletion_is_in_the_history(demo: Owner) -> None:
     add_spare(demo)
     demo.done()
