@@ -154,7 +154,9 @@ def _answering(http: Http | None, loop: Loop, source: Source, thread: threading.
     try:
         from reconciler.daemon.http import Address, Door, Server
     except ImportError as error:
-        raise ReconcilerError(f"--http needs {error.name}; install reconciler with its extra `daemon`") from None
+        raise ReconcilerError(
+            f"--http needs {error.name}; install reconciler with its extra `daemon`"
+        ) from None
     door = Door(os.environ.get(http.token_env), os.environ.get(http.secret_env), http.token_env)
 
     def events(limit: int) -> list[dict[str, Any]]:
