@@ -31,6 +31,7 @@ from reconciler.project import DATA
 from reconciler.selection import ALL, Choice
 
 GRACE = 1.5  # seconds
+LISTEN = 0.2  # seconds until a signal is heard, at most
 log = structlog.get_logger()
 
 
@@ -95,9 +96,10 @@ def run(options: Options, means: Means) -> None:
             over.set()
 
     thread = threading.Thread(target=work, name="loop", daemon=True)
-    with _signals(over), _answering(options.http, loop, source, thread):
+    with _signals() as told, _answering(options.http, loop, source, thread):
         thread.start()
-        over.wait()
+        while not told and not over.wait(LISTEN):
+            pass  # a signal that another thread got is heard when we wake
         _end(loop, thread)
     if failed:
         raise failed[0]
@@ -172,12 +174,15 @@ def _answering(http: Http | None, loop: Loop, source: Source, thread: threading.
 
 
 @contextlib.contextmanager
-def _signals(over: threading.Event) -> Iterator[None]:
+def _signals() -> Iterator[list[int]]:
+    """What we were told by signals. A handler takes no lock: what it interrupts may hold it."""
+    told: list[int] = []
     before = {
-        number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGTERM, signal.SIGINT)
+        number: signal.signal(number, lambda heard, _: told.append(heard))
+        for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        yield
+        yield told
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
