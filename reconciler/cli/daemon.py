@@ -11,7 +11,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.selection import ALL, Choice
 
 KEPT = "reconciler-home"  # below the working folder
-LEAST = 0.5  # seconds between passes when nothing moves
+LEAST = 0.1  # seconds between passes when nothing moves
 
 
 def run(

@@ -26,7 +26,7 @@ def test_a_daemon_does_not_run_without_a_pause(
         main()
 
     assert 1 == ended.value.code
-    assert f"error: --interval is 0.5 s or more, not {interval}\n" == capsys.readouterr().err
+    assert f"error: --interval is 0.1 s or more, not {interval}\n" == capsys.readouterr().err
 
 
 def test_a_soak_is_a_time(tmp_path: Path) -> None:
