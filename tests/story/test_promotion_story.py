@@ -115,7 +115,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
 
 def test_what_learned_too_little_is_refused_with_its_number_and_the_release_stands(story: Story) -> None:
-    said = rf"{TUNED} fails a gate: pass_rate \d\.\d% \[0\.0%, .*%\], n={HELD_OUT}; wanted at least 40\.0%"
+    said = rf"{TUNED} fails a gate: triage pass_rate \d\.\d% \[0\.0%, .*%\], n={HELD_OUT}; wanted at least 40\.0%"
 
     assert 4 == story.poor.code
     assert re.search(f"{said}.*; {CHANNEL} stays on {BASE}", story.poor.printed)
@@ -133,7 +133,7 @@ def test_what_learned_enough_is_promoted_once_a_person_said_yes(story: Story) ->
 
 def test_what_forgot_how_to_talk_is_stopped_with_its_number(story: Story) -> None:
     lost = re.search(
-        rf"{TUNED} fails a gate: pass_rate -(\d+\.\d) points \[.*\], n=120; wanted not worse by more than 10 points",
+        rf"{TUNED} fails a gate: smalltalk pass_rate -(\d+\.\d) points \[.*\], n=120; wanted not worse by more than 10 points",
         story.forgetful.printed,
     )
 
