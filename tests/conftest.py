@@ -22,6 +22,7 @@ SLOW = {
     "test_ownership_commands.py", "test_ownership_histories.py", "test_ownership_daemon.py", "test_tiny.py",
     "test_money_ledger.py", "test_money_story.py", "test_canary.py", "test_canary_story.py", "test_many_at_once.py",
     "test_kills.py", "test_leases.py", "test_stuck_writers.py", "test_shared_journal.py", "test_idle.py",
+    "test_signals.py",
     "test_rule_served.py", "test_vllm.py", "test_judges_elsewhere.py", "test_in_use.py",
     "test_policies.py", "test_planbook.py", "test_comments.py", "test_comment_injection.py", "test_plans_cli.py",
     "test_daemon_git.py", "test_daemon_process.py", "test_daemon_http.py", "test_daemon_publish.py",
