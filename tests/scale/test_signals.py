@@ -20,7 +20,7 @@ def test_a_signal_that_another_thread_gets_is_heard(tmp_path: Path, server: Memo
     tree = write(tmp_path / "manifests")
     (tree / "project.yaml").write_text(PROJECT.format(url=server.url, more=""))
     with running(tmp_path / "log", tree, "--interval", "3600") as daemon:
-        daemon.settles()
+        daemon.until("pass.done")
         pid = daemon.process.pid
         other = next(int(each) for each in os.listdir(f"/proc/{pid}/task") if int(each) != pid)
 
