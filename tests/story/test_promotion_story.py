@@ -133,7 +133,8 @@ def test_what_learned_enough_is_promoted_once_a_person_said_yes(story: Story) ->
 
 def test_what_forgot_how_to_talk_is_stopped_with_its_number(story: Story) -> None:
     lost = re.search(
-        rf"{TUNED} fails a gate: smalltalk pass_rate -(\d+\.\d) points \[.*\], n=120; wanted not worse by more than 10 points",
+        rf"{TUNED} fails a gate: smalltalk pass_rate -(\d+\.\d) points \[.*\], n=120; "
+        r"wanted not worse by more than 10 points",
         story.forgetful.printed,
     )
 
