@@ -1,29 +1,6 @@
 import sys
 from pathlib import Path
 
-import pytest
-from core_base import Applier, Clock, write
-from memory_platform import MemoryPlatform
+from core_fixtures import *  # noqa: F403
 
 sys.path.append(str(Path(__file__).parents[1] / "selfhosted"))  # the stand-ins for engine and trainer
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A folder of manifests of every kind."""
-    return write(tmp_path / "manifests")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def platform() -> MemoryPlatform:
-    return MemoryPlatform()
-
-
-@pytest.fixture
-def applier(tree: Path, platform: MemoryPlatform, clock: Clock) -> Applier:
-    return Applier(tree, platform, clock)
