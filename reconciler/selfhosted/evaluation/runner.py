@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 
-from reconciler.selfhosted import grading
+from reconciler.selfhosted import beside, grading
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine.values import EngineError
 from reconciler.selfhosted.evaluation import evalbody, evalrows, runbook
@@ -107,10 +107,7 @@ class Runner:
                 await self._claim_ready()
             except SQLAlchemyError as error:
                 log.error("eval.claim_failed", error=type(error).__name__)
-            # not wait_for: before Python 3.12 it swallows a cancel that comes together with the event
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LEASE / 2):
-                    await self._wake.wait()
+            await beside.woken(self._wake, LEASE / 2)
 
     async def _claim_ready(self) -> None:
         for row in await self._store.read(partial(runbook.claimable, worker=self._worker)):

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from reconciler.selfhosted import wire
+from reconciler.selfhosted import beside, wire
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.notices import outbox
 from reconciler.selfhosted.notices.outbox import Message
@@ -45,13 +45,8 @@ class Unreachable(Exception):
 @contextlib.asynccontextmanager
 async def running(here: Context) -> AsyncIterator[None]:
     """Deliver while the server runs."""
-    task = asyncio.create_task(_deliver(here))
-    try:
+    async with beside.running(_deliver(here)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _deliver(here: Context) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from reconciler.selfhosted import inside, wire
+from reconciler.selfhosted import beside, inside, wire
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.serving import batchbook, batchfile
 from reconciler.selfhosted.serving.batchbook import Claim, Lost
@@ -48,13 +48,8 @@ log = structlog.get_logger("reconciler.selfhosted")
 async def running(here: Context, app: Starlette) -> AsyncIterator[BatchRunner]:
     """Work while the server runs."""
     runner = BatchRunner(here, app)
-    task = asyncio.create_task(runner.work())
-    try:
+    async with beside.running(runner.work()):
         yield runner
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 def of(request: Request) -> BatchRunner:
@@ -83,9 +78,7 @@ class BatchRunner:
                     await self._claim()
                 except SQLAlchemyError as error:
                     log.error("batch.claim_failed", reason=type(error).__name__)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(IDLE):  # wait_for may swallow a cancel before Python 3.12
-                        await self._wake.wait()
+                await beside.woken(self._wake, IDLE)
         finally:
             tasks = [task for _, task in self._active.values()]
             for task in tasks:
@@ -212,9 +205,7 @@ class Worker:
             ending = self._ending(await self._enter(request_counts=counts))
             if ending is not None:
                 return ending
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK):
-                    await self.look.wait()
+            await beside.woken(self.look, TICK)
 
     def _ending(self, status: str) -> str | None:
         if status == "cancelling":

@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from reconciler.selfhosted import idempotency
+from reconciler.selfhosted import beside, idempotency
 from reconciler.selfhosted.context import Context
 from reconciler.selfhosted.engine import Answer, Ask, EngineError
 from reconciler.selfhosted.storage import files, uploads
@@ -42,13 +42,8 @@ log = structlog.get_logger("reconciler.selfhosted")
 @contextlib.asynccontextmanager
 async def running(here: Context) -> AsyncIterator[None]:
     """Supervise while the server runs; on leaving, trainers are stopped and their jobs stay as they are."""
-    task = asyncio.create_task(_oversee(here))
-    try:
+    async with beside.running(_oversee(here)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _oversee(here: Context) -> None:
@@ -65,9 +60,7 @@ async def _oversee(here: Context) -> None:
                     await sweep(here)
             except SQLAlchemyError as error:
                 log.error("supervisor.store_failed", reason=type(error).__name__)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(IDLE):  # wait_for may swallow a cancel before Python 3.12
-                    await here.wake.wait()
+            await beside.woken(here.wake, IDLE)
     finally:
         for task in work.values():
             task.cancel()
