@@ -1,7 +1,7 @@
 """A small tree of every kind, and appliers that keep it true on any platform."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from reconciler.plan import Step
 from reconciler.resource import Address, Desired
 from reconciler.world import Platform
 
+Say = Callable[..., tuple[int, str, str]]  # a command's exit code and what it printed on either side
 ROWS = [
     {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": str(n)}]}
     for n in range(12)

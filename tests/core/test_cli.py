@@ -7,22 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
-from core_base import edit, write
+from core_base import Say, edit, write
 from faulty_server import FaultyServer, full, no_key, says
 from server_base import Server, until
 
-from reconciler.cli.main import main
 from reconciler.selfhosted.engine import Ask
 
 PACKAGE = Path(__file__).parents[2]
-Say = Callable[..., tuple[int, str, str]]
 PROJECT = """\
 apiVersion: reconciler/v1
 kind: Project
@@ -31,21 +29,6 @@ spec:
   platforms:
     local: {{type: openai, base_url: "{url}", api_key_env: DEMO_KEY}}
 """
-
-
-@pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command; answers its exit code and what it printed on either side."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reconciler", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def tree_of(root: Path, url: str) -> Path:

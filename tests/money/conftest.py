@@ -7,6 +7,8 @@ import pytest
 TESTS = Path(__file__).parents[1]
 sys.path += [str(TESTS / "core"), str(TESTS / "selfhosted")]  # trees, platforms and servers that are shared
 
+from core_fixtures import say  # noqa: E402, F401
+
 from reconciler.journal import Journal, claims, history, intents, memory  # noqa: E402
 from reconciler.money.ledger import Ledger, spending  # noqa: E402
 

@@ -1,21 +1,19 @@
 """Money from the first plan to the last settlement, through the command line and a real server."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from core_base import Applier, Clock, action, edit, why, write
+from core_base import Applier, Clock, Say, action, edit, why, write
 from faulty_server import FaultyServer
 from memory_platform import MemoryPlatform, loses_reply
 from server_base import until
 
 from reconciler import project
-from reconciler.cli.main import main
 from reconciler.creation import WINDOW
 from reconciler.journal import Journal
 from reconciler.kinds.project import ProjectSpec
@@ -23,28 +21,12 @@ from reconciler.money.accounts import Accounts
 from reconciler.money.ledger import Ledger
 from reconciler.tokens import Counter, Source
 
-Say = Callable[..., tuple[int, str, str]]
 JOB, BASE_RUN = "FineTuneJob/tuned", "EvalRun/right@Model/base"
 
 
 def spec(**more: Any) -> str:
     document = {"apiVersion": "reconciler/v1", "kind": "Project", "metadata": {"name": "demo"}, "spec": more}
     return json.dumps(document)
-
-
-@pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command; answers its exit code and what it printed on either side."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reconciler", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

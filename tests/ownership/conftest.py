@@ -5,6 +5,7 @@ sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("core", "sel
 
 import pytest
 from core_base import Clock
+from core_fixtures import say  # noqa: F401
 from own_base import Owner, Shop, owner
 
 

@@ -1,23 +1,18 @@
 """What belongs to a project, on a real platform: drift, prune, destroy, adopt, and parts of a tree."""
 
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import httpx
 import pytest
 import yaml
-from core_base import FILES, edit, write
+from core_base import FILES, Say, edit, write
 from faulty_server import FaultyServer, fails_after, loses_reply
 
-from reconciler.cli.main import main
 from reconciler.kind import Stamp
 
-Say = Callable[..., tuple[int, str, str]]
 PROJECT = """\
 apiVersion: reconciler/v1
 kind: Project
@@ -46,20 +41,6 @@ spec:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyServer]:
     with FaultyServer(tmp_path_factory.mktemp("platform")).running() as running:
         yield running
-
-
-@pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command; answers its exit code and what it printed on either side."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reconciler", *map(str, arguments)])
-        with mock.patch.dict(os.environ), pytest.raises(SystemExit) as ended:  # --set speaks to its process
-            main()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, *capsys.readouterr()
-
-    return run
 
 
 class Told:

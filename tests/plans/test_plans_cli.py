@@ -4,20 +4,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from comment_base import commit, git
-from core_base import edit, write
+from core_base import Say, edit, write
 from faulty_server import FaultyServer, slow
 from server_base import until
 
-from reconciler.cli.main import main
-
 KEY = "sk-canary-5f2a"
-Say = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +39,6 @@ def tree(
     monkeypatch.setenv("DEMO_KEY", KEY)
     commit(tmp_path)
     return tree
-
-
-@pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command; answers its exit code and what it printed on either side."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reconciler", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, *capsys.readouterr()
-
-    return run
 
 
 def posts(server: FaultyServer) -> int:
