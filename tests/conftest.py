@@ -3,6 +3,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,9 +53,20 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
 
 
+@pytest.fixture
+def postgres(postgres_server: str) -> str:
+    """The URL of an empty PostgreSQL database."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(f"host={postgres_server} user=me dbname=postgres", autocommit=True) as db:
+        db.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+    return f"postgresql+psycopg://me@/{name}?host={postgres_server}"
+
+
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL server of our own; it refuses to run as root, so another user runs it then."""
+def postgres_server() -> Iterator[str]:
+    """The socket folder of a PostgreSQL of our own; it refuses to run as root, so another user runs it then."""
     pytest.importorskip("psycopg", reason="PostgreSQL needs the extra `postgres`")
     if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
         pytest.skip("PostgreSQL's initdb and pg_ctl are not on the path")
@@ -70,6 +82,6 @@ def postgres() -> Iterator[str]:
     options = f"-c listen_addresses='' -k {folder} -c fsync=off"
     control = ["pg_ctl", "-D", folder / "db", "-w", "-l", folder / "log"]
     subprocess.run([*control, "-o", options, "start"], **silent)
-    yield f"postgresql+psycopg://me@/postgres?host={folder}"
+    yield str(folder)
     subprocess.run([*control, "-m", "immediate", "stop"], **silent)
     shutil.rmtree(folder, ignore_errors=True)

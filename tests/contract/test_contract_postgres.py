@@ -16,19 +16,8 @@ from reconciler.selfhosted import app
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def database(postgres: str) -> str:
-    """The URL of a database that nothing was stored in yet."""
-    import psycopg
-
-    with psycopg.connect(postgres.replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS platform WITH (FORCE)")
-        connection.execute("CREATE DATABASE platform")
-    return postgres.replace("/postgres?", "/platform?")
-
-
-def test_the_sdk_is_answered_at_every_endpoint_over_postgresql(tmp_path: Path, database: str) -> None:
-    platform = Platform(tmp_path / "data", store=database)
+def test_the_sdk_is_answered_at_every_endpoint_over_postgresql(tmp_path: Path, postgres: str) -> None:
+    platform = Platform(tmp_path / "data", store=postgres)
     with platform.running():
         tour_sync(platform)
         tour_async(platform)
@@ -40,9 +29,9 @@ def test_the_sdk_is_answered_at_every_endpoint_over_postgresql(tmp_path: Path, d
     assert not (tmp_path / "data" / "platform.db").exists()
 
 
-def test_what_a_server_left_undone_in_postgresql_is_done_by_the_next(tmp_path: Path, database: str) -> None:
+def test_what_a_server_left_undone_in_postgresql_is_done_by_the_next(tmp_path: Path, postgres: str) -> None:
     first, stuck = ContractEngine(), {"model": "tiny", "input": "stuck", "background": True}
-    with Server(tmp_path / "data", first, store=database).running() as server:
+    with Server(tmp_path / "data", first, store=postgres).running() as server:
         response = server.client.responses.create(**stuck)  # type: ignore[call-overload]
         run: Any = run_of(server, make_eval(server).id, [{"item": {"word": "stuck", "expected": "stuck"}}])
         assert first.stuck.wait(10)
@@ -51,7 +40,7 @@ def test_what_a_server_left_undone_in_postgresql_is_done_by_the_next(tmp_path: P
         async def _stick(self, ask: Any) -> None: ...
 
     pause = threading.Event()
-    with Server(tmp_path / "data", Unstuck(), store=database).running() as server:
+    with Server(tmp_path / "data", Unstuck(), store=postgres).running() as server:
         ended = server.ended(run)
         while (answered := server.client.responses.retrieve(response.id)).status == "in_progress":
             pause.wait(0.005)

@@ -1,6 +1,7 @@
 """Many of us at once: real processes, forked from one that has imported everything, that start together."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import sys
@@ -49,11 +50,13 @@ def together(folder: Path, **commands: Sequence[str]) -> Iterator[dict[str, Base
         name: CONTEXT.Process(target=_become, args=(arguments, folder / name, gate), name=name)
         for name, arguments in commands.items()
     }
+    gc.freeze()  # or every child would look through all that this process has, and copy it doing so
     for process in started.values():
         process.start()
     try:
         yield dict(started)
     finally:
+        gc.unfreeze()
         for process in started.values():
             process.kill()
             process.join()

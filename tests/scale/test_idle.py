@@ -143,13 +143,18 @@ def test_an_idle_hour_leaves_nothing_behind(standing: Standing) -> None:
     known = standing.loop._known
     before = standing.board.passes.total(), known.parsed, known.resolved, standing.means.journal.events()
 
-    standing.run(HOUR)
+    gc.freeze()  # what is there already need not be looked through after every pass
+    try:
+        standing.run(HOUR)
+    finally:
+        gc.unfreeze()
 
     after = standing.board.passes.total(), known.parsed, known.resolved, standing.means.journal.events()
     assert before[1:] == after[1:]
     assert 54 <= after[0] - before[0] <= 67
     assert {"settled"} == {*standing.board.passes} - {"unsettled"}
-    assert abs(objects[-1] - objects[2]) < 30  # of hundreds of thousands
+    early, late = min(objects[2:12]), min(objects[-10:])  # the least: others may just be at work here
+    assert abs(late - early) < 30  # one that every pass leaves behind would make 45
 
 
 def test_an_idle_pass_asks_for_every_list_once(standing: Standing) -> None:

@@ -14,7 +14,6 @@ import pytest
 from core_base import FILES, write
 from crowd import LIMIT, together
 from memory_server import MemoryServer
-from sqlalchemy import create_engine, text
 
 from reconciler import creation, journal
 
@@ -40,11 +39,7 @@ def tree(
     """Manifests whose journal is empty."""
     where = ""
     if request.param == "postgresql":
-        url = request.getfixturevalue("postgres")
-        with create_engine(url).begin() as db:
-            db.execute(text("DROP SCHEMA public CASCADE"))
-            db.execute(text("CREATE SCHEMA public"))
-        monkeypatch.setenv("TEAM_JOURNAL", url)
+        monkeypatch.setenv("TEAM_JOURNAL", request.getfixturevalue("postgres"))
         where = "  journal: {url_env: TEAM_JOURNAL}\n"
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     return write(tmp_path / "tree", {**FILES, "project.yaml": PROJECT.format(url=server.url, journal=where)})

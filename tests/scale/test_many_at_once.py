@@ -9,7 +9,6 @@ import pytest
 from core_base import FILES, write
 from crowd import LIMIT, together
 from memory_server import MemoryServer
-from sqlalchemy import create_engine, text
 
 ROUNDS = 100
 PROJECT = """\
@@ -27,9 +26,6 @@ APPLIERS = ("laptop", "desktop", "ci")
 @pytest.fixture
 def journal(postgres: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty journal on PostgreSQL, known to all by a variable."""
-    with create_engine(postgres).begin() as db:
-        db.execute(text("DROP SCHEMA public CASCADE"))
-        db.execute(text("CREATE SCHEMA public"))
     monkeypatch.setenv("TEAM_JOURNAL", postgres)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     return postgres

@@ -108,8 +108,6 @@ def test_who_may_only_select_can_plan(tree: Path, postgres: str, monkeypatch: py
 
 
 def test_looking_makes_no_table(tree: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with create_engine(postgres).begin() as db:
-        db.execute(text("DROP TABLE IF EXISTS memory"))
     monkeypatch.setenv(VARIABLE, postgres)
 
     assert {} == session.memory(project.load(tree), "local")
